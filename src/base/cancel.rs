@@ -1,0 +1,37 @@
+//! Cooperative cancellation: one flag, set by Ctrl-C or SIGTERM, looked at by every loop that can be long.
+//!
+//! Cancelling never tears: whoever sees the flag finishes the object in hand, or throws it away whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A flag shared by everything that belongs to one run. Cloning shares the flag.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+/// The run was cancelled; exit code 130.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Cancelled;
+
+impl Cancel {
+    /// A flag nobody has set yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everything that shares this flag to stop at its next safe point.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the run was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Errors when the run was asked to stop; for use with `?` inside loops.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
+}

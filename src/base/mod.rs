@@ -1,0 +1,3 @@
+//! Level 0: small things without domain words that every other level may lean on.
+
+pub mod cancel;

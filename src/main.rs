@@ -1,0 +1,3 @@
+//! The `lifeboat` command: a thin shell around the library.
+
+fn main() {}
