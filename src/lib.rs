@@ -22,3 +22,5 @@
 //! | 10 | `cli` | arguments, human and JSON output, exit codes |
 
 pub mod base;
+pub mod format;
+pub mod store;

@@ -1,0 +1,76 @@
+//! Level 2: named objects on a storage service. Knows nothing of keys, packs or snapshots.
+//!
+//! Every object is written once and whole. What the protocol above relies on: after `put` returns Ok the
+//! object is durable (locally: file *and* folder were fsynced) and is seen by every `get` and `list` begun
+//! [`Store::settle`] later; a read error is never taken for absence; an unknown outcome is an error.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// One object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Relative to the repository, with `/` between parts: `data/<hex>`.
+    pub name: String,
+    pub size_bytes: u64,
+}
+
+/// Named, write-once objects.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Where this is, without secrets; for messages.
+    fn location(&self) -> String;
+    /// Δ: how long after an acknowledged put or delete every reader sees it. Zero on strong stores.
+    fn settle(&self) -> Duration;
+    /// Writes the whole object, durably and atomically: never visible half-written under its name.
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError>;
+    /// The whole object.
+    async fn get(&self, name: &str) -> Result<Bytes, StoreError>;
+    /// Exactly `length` bytes from `offset`; fewer is an error of kind [`StoreErrorKind::Truncated`].
+    async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError>;
+    /// Every object directly in `folder` (no trailing slash), ascending by name. A missing folder is empty.
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError>;
+    /// Removes the object; absent already is Ok.
+    async fn delete(&self, name: &str) -> Result<(), StoreError>;
+}
+
+/// What went wrong, as far as a caller can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The service says the object does not exist.
+    NotFound,
+    /// Credentials or permissions.
+    Denied,
+    /// No space, or over quota.
+    Full,
+    /// Shorter than asked for.
+    Truncated,
+    /// May work later: connection, timeout, throttling. Retries were already made.
+    Temporary,
+    /// The address or its options make no sense.
+    Config,
+    Other,
+}
+
+/// A failed storage operation: what, on which object, where, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {subject:?} on {location}")]
+pub struct StoreError {
+    pub kind: StoreErrorKind,
+    /// `read`, `write`, `list`, `delete`, `open`.
+    pub operation: &'static str,
+    pub subject: String,
+    pub location: String,
+    #[source]
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// Whether the service said, certainly, that the object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == StoreErrorKind::NotFound
+    }
+}
