@@ -22,5 +22,7 @@
 //! | 10 | `cli` | arguments, human and JSON output, exit codes |
 
 pub mod base;
+pub mod chunk;
 pub mod format;
+pub mod seal;
 pub mod store;

@@ -5,6 +5,12 @@
 
 pub mod codec;
 pub mod entry;
+pub mod header;
 pub mod id;
+pub mod keyring;
+pub mod manifest;
+pub mod pack;
+pub mod page;
+pub mod signed;
 
 pub use codec::{Decoder, Encoder, FormatError};
