@@ -24,5 +24,6 @@
 pub mod base;
 pub mod chunk;
 pub mod format;
+pub mod pack;
 pub mod seal;
 pub mod store;

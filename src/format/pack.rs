@@ -49,14 +49,14 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn put(&self, encoder: &mut Encoder) {
+    pub fn put(&self, encoder: &mut Encoder) {
         encoder.u16(self.version);
         encoder.varint(u64::from(self.epoch));
         encoder.u8(self.kem);
         encoder.bytes(&self.enc);
         encoder.raw(&self.commitment);
     }
-    fn take(decoder: &mut Decoder<'_>) -> Result<Self, FormatError> {
+    pub fn take(decoder: &mut Decoder<'_>) -> Result<Self, FormatError> {
         let origin = Self {
             version: decoder.u16()?,
             epoch: decoder.varint_u32()?,
