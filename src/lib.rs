@@ -26,4 +26,5 @@ pub mod chunk;
 pub mod format;
 pub mod pack;
 pub mod seal;
+pub mod source;
 pub mod store;

@@ -1,0 +1,7 @@
+//! Level 2: where bytes come from and where they go back to. One file or folder per engine, capture and
+//! restore side by side. Knows nothing of chunks being cut, keys or repositories.
+//!
+//! What every source keeps: nothing is dropped silently (a thing that could not be read is a value the caller
+//! gets), and `consistent_at` is never later than the instant the data is true for.
+
+pub mod files;
