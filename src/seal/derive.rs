@@ -47,7 +47,7 @@ pub fn encrypt_from(
 ) -> Result<(), SealError> {
     let cipher = ChaCha20Poly1305::new(&key.0.into());
     let tag = cipher
-        .encrypt_inout_detached(&nonce(ordinal), aad, buffer[from..].as_mut().into())
+        .encrypt_inout_detached(&nonce(ordinal), aad, (&mut buffer[from..]).into())
         .map_err(|_| SealError::Damaged)?;
     buffer.extend_from_slice(&tag);
     Ok(())

@@ -41,6 +41,21 @@ impl Node {
         self.through_link || !self.children.is_empty()
     }
 
+    /// The keys of the roots below this node, whose own key is `key`.
+    pub fn roots_below(&self, key: &[u8]) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        for (name, child) in &self.children {
+            let mut key = key.to_vec();
+            push_component(&mut key, name);
+            let below = child.roots_below(&key);
+            if child.root {
+                found.push(key);
+            }
+            found.extend(below);
+        }
+        found
+    }
+
     /// The keys that are links and must be gone through, with the real path (no leading slash) of each.
     pub fn followed_links(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found = Vec::new();

@@ -106,7 +106,7 @@ impl Job {
         match self {
             Self::Directory(job) => match Listing::read(job, context) {
                 Ok(listing) => segment(Arc::new(listing), 0, context),
-                Err(problem) => Scanned { steps: vec![Step::Problem(problem)], ..Scanned::default() },
+                Err(steps) => Scanned { steps, ..Scanned::default() },
             },
             Self::Rest(listing, from) => segment(listing, from, context),
         }
@@ -114,18 +114,14 @@ impl Job {
 }
 
 impl Listing {
-    fn read(job: DirectoryJob, context: &Context) -> Result<Self, WalkProblem> {
-        let problem = |operation, key: &[u8], errno: Errno| WalkProblem {
-            error: FileError::new(operation, path_of_key(key), errno),
-            root: job.node.as_ref().is_some_and(|node| node.root),
-        };
+    fn read(job: DirectoryJob, context: &Context) -> Result<Self, Vec<Step>> {
         let whole = job.scope != Scope::Roots;
         // Only the names of roots are looked up in the others: those need not be readable.
         let flags = if whole { OFlags::RDONLY } else { OFlags::PATH };
         let directory = context
             .places
             .open(&job.key, flags | OFlags::DIRECTORY)
-            .map_err(|errno| problem("open directory", &job.key, errno))?;
+            .map_err(|errno| unreachable_at("open directory", &job.key, job.node.as_deref(), errno))?;
         let mut listing = Self {
             directory,
             arena: Vec::new(),
@@ -232,7 +228,7 @@ fn segment(listing: Arc<Listing>, from: usize, context: &Context) -> Scanned {
     let mut look = Look::new(&listing, context);
     let mut steps = Vec::with_capacity(to - from + 1);
     for index in from..to {
-        steps.extend(look.at(listing.name(index)));
+        look.at(listing.name(index), &mut steps);
     }
     let rest = (to < listing.names.len()).then(|| Job::Rest(listing.clone(), to));
     if rest.is_none()
@@ -265,37 +261,39 @@ impl<'a> Look<'a> {
         Self { context, listing, children, path_length: path.len(), path, directories: Vec::new() }
     }
 
-    fn at(&mut self, name: &CStr) -> Option<Step> {
+    fn at(&mut self, name: &CStr, steps: &mut Vec<Step>) {
         let job = &self.listing.job;
         let bytes = name.to_bytes();
         let node = self.children.and_then(|children| children.get(bytes));
         if node.is_none() && self.listing.only.as_ref().is_some_and(|only| only != bytes) {
-            return None;
+            return;
         }
         let mut key = Vec::with_capacity(job.key.len() + 1 + bytes.len());
         key.extend_from_slice(&job.key);
         push_component(&mut key, bytes);
-        let problem = |operation, errno| {
-            let error = FileError::new(operation, path_of_key(&key), errno);
-            Some(Step::Problem(WalkProblem { error, root: node.is_some_and(|node| node.root) }))
-        };
+        let problem = |operation, errno| unreachable_at(operation, &key, node.map(Arc::as_ref), errno);
         if key.len() > KEY_LIMIT {
-            return problem("store the path", Errno::NAMETOOLONG);
+            return steps.extend(problem("store the path of", Errno::NAMETOOLONG));
         }
         let follow = node.is_some_and(|node| node.goes_through_links());
         let stat = match look_up(self.listing.directory.as_fd(), name, follow) {
             Ok(stat) => stat,
-            Err(errno) => return problem("stat", errno),
+            Err(errno) => return steps.extend(problem("stat", errno)),
         };
         let excluded = self.is_excluded(bytes, &stat);
         if excluded && node.is_none() {
-            return None;
+            return;
         }
         let descent = stat.is_directory().then(|| self.scope_below(node, &stat, excluded)).flatten();
         if let Some(scope) = descent {
             self.directories.push(DirectoryJob { key: key.clone(), scope, node: node.cloned() });
         }
-        Some(Step::Found(Found { key, stat }, descent.is_some()))
+        let below = match node {
+            Some(node) if descent.is_none() => node.roots_below(&key),
+            _ => Vec::new(),
+        };
+        steps.push(Step::Found(Found { key, stat }, descent.is_some()));
+        steps.extend(below.into_iter().map(|key| missing_root("open directory", &key, Errno::NOTDIR)));
     }
 
     fn is_excluded(&mut self, name: &[u8], stat: &Stat) -> bool {
@@ -326,6 +324,23 @@ impl<'a> Look<'a> {
         }
         node.map(|_| Scope::Roots)
     }
+}
+
+fn missing_root(operation: &'static str, key: &[u8], errno: Errno) -> Step {
+    Step::Problem(WalkProblem { error: FileError::new(operation, path_of_key(key), errno), root: true })
+}
+
+/// What cannot be reached when `key` cannot: every root at or below it by its own name, or it alone.
+fn unreachable_at(operation: &'static str, key: &[u8], node: Option<&Node>, errno: Errno) -> Vec<Step> {
+    let mut roots = node.map(|node| node.roots_below(key)).unwrap_or_default();
+    if node.is_some_and(|node| node.root) {
+        roots.insert(0, key.to_vec());
+    }
+    if roots.is_empty() {
+        let error = FileError::new(operation, path_of_key(key), errno);
+        return vec![Step::Problem(WalkProblem { error, root: false })];
+    }
+    roots.iter().map(|key| missing_root(operation, key, errno)).collect()
 }
 
 /// Stats a name; through a link only where a root needs the directory behind it.

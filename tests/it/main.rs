@@ -1,0 +1,3 @@
+//! All integration tests, one binary: one file per topic, real services, no mocks.
+
+mod files;
