@@ -4,11 +4,29 @@
 //! object is durable (locally: file *and* folder were fsynced) and is seen by every `get` and `list` begun
 //! [`Store::settle`] later; a read error is never taken for absence; an unknown outcome is an error.
 
+//!
+//! [`open`] turns a [`Location`] into a store: [`local`] disk and [`memory`] are our own, the HTTP services go
+//! through opendal ([`remote`]), SFTP through the system's `ssh` ([`sftp`]). What every one of them promises is
+//! what the conformance suite checks; [`fault`] breaks those promises on purpose.
+
+pub mod count;
+pub mod fault;
+pub mod local;
+pub mod location;
+pub mod memory;
+mod name;
+mod open;
+mod options;
+
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use location::Location;
+pub use open::{create, open};
+pub use options::{Credentials, HostKeyCheck, StoreOptions};
 
 /// One object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +37,10 @@ pub struct Listed {
 }
 
 /// Named, write-once objects.
+///
+/// A name is one or more parts joined by `/`; a part is 1 to 255 bytes of `a-z 0-9 - _ .` and starts with no
+/// dot, so no name leaves the repository, collides on a case-blind file system or meets a temporary file.
+/// Anything else is an error of kind [`StoreErrorKind::Config`] before the service is asked.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Where this is, without secrets; for messages.
@@ -26,10 +48,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Δ: how long after an acknowledged put or delete every reader sees it. Zero on strong stores.
     fn settle(&self) -> Duration;
     /// Writes the whole object, durably and atomically: never visible half-written under its name.
+    ///
+    /// Putting the same bytes again is Ok. Putting *other* bytes under an existing name is a caller's fault:
+    /// local disk and memory refuse it ([`StoreErrorKind::Conflict`]), services may replace the object.
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError>;
     /// The whole object.
     async fn get(&self, name: &str) -> Result<Bytes, StoreError>;
     /// Exactly `length` bytes from `offset`; fewer is an error of kind [`StoreErrorKind::Truncated`].
+    /// A `length` of 0 is answered without asking the service.
     async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError>;
     /// Every object directly in `folder` (no trailing slash), ascending by name. A missing folder is empty.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError>;
@@ -50,6 +76,8 @@ pub enum StoreErrorKind {
     Truncated,
     /// May work later: connection, timeout, throttling. Retries were already made.
     Temporary,
+    /// The name is taken by an object with other bytes.
+    Conflict,
     /// The address or its options make no sense.
     Config,
     Other,
@@ -69,6 +97,16 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    pub(crate) fn new(
+        kind: StoreErrorKind,
+        operation: &'static str,
+        subject: impl Into<String>,
+        location: impl Into<String>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, operation, subject: subject.into(), location: location.into(), cause: cause.into() }
+    }
+
     /// Whether the service said, certainly, that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind == StoreErrorKind::NotFound

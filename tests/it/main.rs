@@ -1,3 +1,4 @@
 //! All integration tests, one binary: one file per topic, real services, no mocks.
 
 mod files;
+mod store;

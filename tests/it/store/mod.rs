@@ -1,0 +1,4 @@
+//! Storage: one conformance suite for every kind of store, then what is particular to each.
+
+mod conformance;
+mod local;
