@@ -1,4 +1,8 @@
 //! Level 0: small things without domain words that every other level may lean on.
 
+pub mod byte_size;
 pub mod cancel;
+pub mod clock;
+pub mod progress;
 pub mod random;
+pub mod secret;
