@@ -25,6 +25,7 @@ pub mod base;
 pub mod chunk;
 pub mod format;
 pub mod pack;
+pub mod policy;
 pub mod seal;
 pub mod source;
 pub mod store;

@@ -1,0 +1,6 @@
+//! Level 1: decisions. Pure: facts, rules and now go in, a printable plan comes out; nothing is read or changed.
+//!
+//! A plan is the dry run. Whoever applies it does what it says and nothing else.
+
+pub mod period;
+pub mod retention;
