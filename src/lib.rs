@@ -26,6 +26,7 @@ pub mod chunk;
 pub mod format;
 pub mod pack;
 pub mod policy;
+pub mod repo;
 pub mod seal;
 pub mod source;
 pub mod store;

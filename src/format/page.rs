@@ -74,6 +74,21 @@ fn put_child(encoder: &mut Encoder, child: &Child) {
     encoder.varint(child.bytes);
 }
 
+impl Child {
+    /// Appends the canonical encoding, as it stands behind a key in an inner page.
+    pub fn encode(&self, encoder: &mut Encoder) {
+        put_child(encoder, self);
+    }
+    /// Reads an inner page's body that holds a single item: its key, then the child.
+    pub fn decode_only(body: &[u8]) -> Result<Self, FormatError> {
+        let mut decoder = Decoder::new(body, "tree page");
+        take_key(&mut decoder, None)?;
+        let child = take_child(&mut decoder)?;
+        decoder.finish()?;
+        Ok(child)
+    }
+}
+
 fn take_child(decoder: &mut Decoder<'_>) -> Result<Child, FormatError> {
     Ok(Child { page: take_ref(decoder)?, count: decoder.varint()?, bytes: decoder.varint()? })
 }

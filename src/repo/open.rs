@@ -1,0 +1,214 @@
+//! Opens a repository: slot → secret → config, roster and keys, each checked against the owner's key in the slot.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::local::Local;
+use super::{Owner, RepoError, Repository, World};
+use crate::format::FormatError;
+use crate::format::header::{Header, ObjectKind};
+use crate::format::id::RepoId;
+use crate::format::keyring::{Keyring, Role, Roster, SlotSecret};
+use crate::format::signed::Config;
+use crate::pack::index::IndexMap;
+use crate::pack::read::Reader;
+use crate::seal::SealError;
+use crate::seal::access::{Access, Identity, OwnerRoot, key_id};
+use crate::seal::member::open_grant;
+use crate::seal::object::{open_keyring, open_signed};
+use crate::seal::slot::{Slot, Unlock};
+use crate::store::Store;
+
+/// Most slots looked at: each passphrase slot costs an Argon2id run, and a hostile storage could offer many.
+const SLOT_LIMIT: usize = 64;
+
+/// How an opened repository behaves locally.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions<'a> {
+    /// The local cache's folder; `None` keeps everything in memory.
+    pub cache: Option<&'a Path>,
+    /// Bytes of opened blocks kept for reads; 0 is 16 MiB.
+    pub block_cache_bytes: usize,
+}
+
+/// What is at a location that should be a repository.
+pub async fn probe(store: &dyn Store) -> Result<(), RepoError> {
+    if !store.list("config").await?.is_empty() {
+        return Ok(());
+    }
+    let location = store.location();
+    for kind in [ObjectKind::Keyring, ObjectKind::Slot] {
+        if !store.list(kind.folder()).await?.is_empty() {
+            let found = "keys without a config: an `init` that did not finish".to_owned();
+            return Err(RepoError::NotARepository { location, found });
+        }
+    }
+    for (folder, object, found) in [
+        ("keys", "config", "a restic or rustic repository"),
+        ("data", "README", "a borg repository"),
+        ("items", "repo-id", "a bupstash repository"),
+    ] {
+        if !store.list(folder).await?.is_empty() && store.get(object).await.is_ok() {
+            return Err(RepoError::NotARepository { location, found: found.to_owned() });
+        }
+    }
+    Err(RepoError::NoRepository { location })
+}
+
+/// Reads all slots that decode, with their names. Damaged ones come back as errors.
+pub async fn slots(store: &dyn Store) -> Result<Vec<(String, Result<Slot, SealError>)>, RepoError> {
+    let mut slots = Vec::new();
+    for listed in store.list("slots").await?.into_iter().take(SLOT_LIMIT) {
+        let bytes = store.get(&listed.name).await?;
+        slots.push((listed.name, Slot::decode(&bytes)));
+    }
+    Ok(slots)
+}
+
+/// The newest numbered object of a kind: (number, bytes).
+pub async fn newest(store: &dyn Store, kind: ObjectKind) -> Result<(u64, bytes::Bytes), RepoError> {
+    let number = |name: &str| name.rsplit('/').next().and_then(|number| number.parse::<u64>().ok());
+    let listed = store.list(kind.folder()).await?;
+    let Some(newest) = listed.iter().filter_map(|listed| number(&listed.name)).max() else {
+        let object = format!("{}/0", kind.folder());
+        return Err(RepoError::Damaged { object, cause: FormatError::Truncated("object").into() });
+    };
+    Ok((newest, store.get(&format!("{}/{newest}", kind.folder())).await?))
+}
+
+struct Unlocked {
+    repo: RepoId,
+    owner_key: [u8; 32],
+    secret: SlotSecret,
+}
+
+async fn unlock_slots(store: &dyn Store, unlock: &Unlock) -> Result<Unlocked, RepoError> {
+    let location = store.location();
+    let slots = slots(store).await?;
+    if slots.is_empty() {
+        let found = "it has no key slots".to_owned();
+        return Err(RepoError::NotARepository { location, found });
+    }
+    let mut damaged = None;
+    for (name, slot) in slots {
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(cause) => {
+                damaged = Some(RepoError::Damaged { object: name, cause });
+                continue;
+            }
+        };
+        match slot.open(unlock) {
+            Ok(secret) => {
+                return Ok(Unlocked { repo: slot.header.repo, owner_key: slot.info.owner_key, secret });
+            }
+            Err(SealError::WrongKey) => {}
+            Err(cause) => damaged = Some(RepoError::Damaged { object: name, cause }),
+        }
+    }
+    Err(damaged.unwrap_or(RepoError::WrongKey { location }))
+}
+
+/// Opens the repository at `store` with a passphrase or key file.
+pub async fn open(
+    store: Arc<dyn Store>,
+    unlock: &Unlock,
+    options: &OpenOptions<'_>,
+    world: World,
+) -> Result<Repository, RepoError> {
+    probe(store.as_ref()).await?;
+    let Unlocked { repo, owner_key, secret } = unlock_slots(store.as_ref(), unlock).await?;
+    let local = Local::open(options.cache, &repo)?;
+    let owner_id = key_id(&owner_key);
+    let find = |key: &_| (*key == owner_id).then_some(owner_key);
+    let (config_number, bytes) = newest(store.as_ref(), ObjectKind::Config).await?;
+    let name = || format!("config/{config_number}");
+    let signed = open_signed(&bytes, ObjectKind::Config, &repo, find).map_err(RepoError::object(name()))?;
+    let config = Config::decode(&signed.body).map_err(|e| RepoError::object(name())(e.into()))?;
+    let (roster_number, bytes) = newest(store.as_ref(), ObjectKind::Roster).await?;
+    let name = || format!("roster/{roster_number}");
+    let signed = open_signed(&bytes, ObjectKind::Roster, &repo, find).map_err(RepoError::object(name()))?;
+    let roster = Roster::decode(&signed.body).map_err(|e| RepoError::object(name())(e.into()))?;
+    for (object, said, found) in
+        [("the config", config.number, config_number), ("the roster", roster.number, roster_number)]
+    {
+        if said != found {
+            // An old signed object put again under a new name.
+            return Err(RepoError::RolledBack { object, found: said, seen: found });
+        }
+    }
+    let (keyring_number, keyring_object) = newest(store.as_ref(), ObjectKind::Keyring).await?;
+    check_numbers(&local, config_number, roster_number, keyring_number)?;
+    let (access, owner) =
+        make_access(repo, &owner_key, secret, &roster, keyring_number, &keyring_object, store.as_ref())?;
+    let access = Arc::new(access);
+    let index = Arc::new(IndexMap::open(local.folder())?);
+    let cache_bytes = if options.block_cache_bytes == 0 { 16 << 20 } else { options.block_cache_bytes };
+    let reader = Arc::new(Reader::new(store.clone(), access.clone(), index.clone(), cache_bytes));
+    let keyring_object = keyring_object.to_vec();
+    Ok(Repository { store, access, config, roster, owner, keyring_object, local, index, reader, world })
+}
+
+fn make_access(
+    repo: RepoId,
+    owner_key: &[u8; 32],
+    secret: SlotSecret,
+    roster: &Roster,
+    keyring_number: u64,
+    keyring_object: &[u8],
+    store: &dyn Store,
+) -> Result<(Access, Option<Owner>), RepoError> {
+    match secret {
+        SlotSecret::Owner { root } => {
+            let root = OwnerRoot(root);
+            let identity = root.identity();
+            if identity.verifying() != *owner_key {
+                return Err(RepoError::WrongKey { location: store.location() });
+            }
+            let keyring = open_keyring(&root, &repo, keyring_object)
+                .map_err(RepoError::object(format!("keyring/{keyring_number}")))?;
+            if keyring.number != keyring_number {
+                let (found, seen) = (keyring.number, keyring_number);
+                return Err(RepoError::RolledBack { object: "the keyring", found, seen });
+            }
+            let access = Access::new(repo, Role::Owner, identity, 0, keyring.clone())?;
+            Ok((access, Some(Owner { root, keyring })))
+        }
+        SlotSecret::Member { signing, recipient } => {
+            let identity = Identity::from_seed(&signing);
+            let member = roster.members.iter().find(|member| member.key == identity.key);
+            let member = member.ok_or_else(|| RepoError::WrongKey { location: store.location() })?;
+            let role = format!("{:?}", member.role).to_lowercase();
+            if member.revoked.is_some() {
+                let what = "be used any more: it was revoked by the owner";
+                return Err(RepoError::NotPermitted { role, what });
+            }
+            let share: Keyring = open_grant(&repo, &member.key, &recipient, &member.grant)
+                .map_err(RepoError::object("the roster's grant for this key"))?;
+            Ok((Access::new(repo, member.role, identity, member.domain, share)?, None))
+        }
+    }
+}
+
+fn check_numbers(local: &Local, config: u64, roster: u64, keyring: u64) -> Result<(), RepoError> {
+    let mut seen = local.seen();
+    for (object, found, seen) in [
+        ("the config", config, seen.config),
+        ("the roster", roster, seen.roster),
+        ("the keyring", keyring, seen.keyring),
+    ] {
+        if found < seen {
+            return Err(RepoError::RolledBack { object, found, seen });
+        }
+    }
+    if (seen.config, seen.roster, seen.keyring) != (config, roster, keyring) {
+        (seen.config, seen.roster, seen.keyring) = (config, roster, keyring);
+        local.remember(&seen)?;
+    }
+    Ok(())
+}
+
+/// Reads the header of any object: for messages about what it is.
+pub fn header_of(bytes: &[u8]) -> Result<Header, FormatError> {
+    Header::decode(bytes).map(|(header, _)| header)
+}
