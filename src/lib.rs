@@ -23,6 +23,7 @@
 
 pub mod base;
 pub mod chunk;
+pub mod engine;
 pub mod format;
 pub mod pack;
 pub mod policy;

@@ -17,6 +17,9 @@ pub mod snapshots;
 pub mod sync;
 pub mod tree;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
