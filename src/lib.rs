@@ -23,6 +23,7 @@
 
 pub mod base;
 pub mod chunk;
+pub mod cli;
 pub mod engine;
 pub mod format;
 pub mod pack;

@@ -173,7 +173,7 @@ fn the_level_table_is_read_and_gaps_in_it_are_found() {
 fn a_test_module_in_its_own_file_counts_as_test_code() {
     let files = [("src/pack/writer.rs".to_owned(), "#[cfg(test)]\nmod tests;\nmod other;".to_owned())];
     let modules = test_modules(&files);
-    assert!(modules.contains(&["pack", "writer", "tests"].map(str::to_owned).to_vec()));
+    assert!(modules.contains(["pack", "writer", "tests"].map(str::to_owned).as_slice()));
     assert_eq!(modules.len(), 1);
     let text = format!("{}fn f() {{ g().unwrap() }}", samples::HEADER);
     let levels = Levels::parse(samples::LIB).unwrap();

@@ -95,7 +95,7 @@ fn tree(
         } else if token.word() == Some("as") {
             at += 1;
         } else if let Some(word) = token.word()
-            && !(word == "self" && !path.is_empty())
+            && (word != "self" || path.is_empty())
         {
             path.push(word.to_owned());
         }
