@@ -1,4 +1,5 @@
 //! All integration tests, one binary: one file per topic, real services, no mocks.
 
 mod files;
+mod files_target;
 mod store;

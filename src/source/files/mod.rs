@@ -13,6 +13,7 @@ pub mod read;
 mod roots;
 mod scan;
 pub mod stat;
+pub mod target;
 pub mod walk;
 mod xattrs;
 

@@ -38,7 +38,6 @@ impl Subject<'_> {
         }
     }
 
-    #[allow(dead_code)]
     pub fn set(self, name: &[u8], value: &[u8]) -> Result<()> {
         match self {
             Self::Open(fd) => sys::fsetxattr(fd, name, value, sys::XattrFlags::empty()),
@@ -46,7 +45,6 @@ impl Subject<'_> {
         }
     }
 
-    #[allow(dead_code)]
     pub fn remove(self, name: &[u8]) -> Result<()> {
         match self {
             Self::Open(fd) => sys::fremovexattr(fd, name),
