@@ -2,7 +2,8 @@
 //!
 //! The rules mean what restic's `--keep-*` options mean. Within a group (one job of one host) snapshots are seen
 //! from the newest to the oldest; a rule keeps the newest snapshot of each of the last *n* hours, days, weeks …
-//! that have one, and while such a rule still has some of its count left it also keeps the very oldest snapshot.
+//! that have one, and while such a rule still has some of its count, or of its period, left it also keeps the very
+//! oldest snapshot.
 //! A snapshot stays if any rule keeps it. Calendar units are those of an explicit time zone; weeks are ISO 8601.
 //!
 //! Where it differs, it keeps more: the newest *complete* snapshot of a group, the newest one that a drill has
@@ -189,6 +190,8 @@ pub enum Reason {
     Oldest(Unit),
     /// Recent enough, and the newest of its unit.
     Within(Unit, Period),
+    /// The oldest of the group, recent enough, though not the newest of its unit.
+    OldestWithin(Unit, Period),
     Tags(Vec<String>),
     Hold(Timestamp),
     /// The newest snapshot of the group in which nothing is missing.
@@ -206,6 +209,7 @@ impl fmt::Display for Reason {
             Reason::Oldest(unit) => write!(f, "oldest {} snapshot", unit.adjective()),
             Reason::Within(Unit::Last, period) => write!(f, "within {period}"),
             Reason::Within(unit, period) => write!(f, "{} within {period}", unit.adjective()),
+            Reason::OldestWithin(unit, period) => write!(f, "oldest {} within {period}", unit.adjective()),
             Reason::Tags(tags) if tags.is_empty() => f.write_str("has no tags"),
             Reason::Tags(tags) => write!(f, "has tags {}", tags.join(",")),
             Reason::Hold(until) => write!(f, "on hold until {until}"),
@@ -373,6 +377,8 @@ impl<'a> Counters<'a> {
             if recent.last_key != key {
                 recent.last_key = key;
                 reasons.push(Reason::Within(recent.unit, recent.period));
+            } else if is_oldest {
+                reasons.push(Reason::OldestWithin(recent.unit, recent.period));
             }
         }
     }

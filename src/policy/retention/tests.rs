@@ -178,6 +178,15 @@ fn within_counts_back_from_the_newest_and_never_from_now() {
 }
 
 #[test]
+fn a_period_that_reaches_past_the_oldest_keeps_it() {
+    let times = ["2026-03-01 12:00", "2026-03-02 12:00", "2026-03-03 12:00"];
+    let rules = Rules { within_monthly: Some("1y".parse().unwrap()), ..Rules::default() };
+    let plan = decide(&history("UTC", &times), &rules, "UTC");
+    assert_eq!(kept(&plan), [times[2], times[0]]);
+    assert_eq!(reasons(&plan, times[0]), ["oldest monthly within 1y"]);
+}
+
+#[test]
 fn snapshots_of_one_second_are_told_apart_by_id_whatever_their_order() {
     let second = at("2026-01-01T00:00:00Z");
     let mut facts = vec![fact("b", second), fact("c", second), fact("a", second)];
