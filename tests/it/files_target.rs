@@ -406,3 +406,80 @@ fn a_full_disk_names_the_file() {
     assert_eq!(late.unwrap().kind(), lifeboat::source::files::FileErrorKind::Full);
     assert!(left.is_empty());
 }
+
+/// Runs one of the ignored tests below as user `nobody`, in `base`.
+fn as_nobody(test: &str, base: &Path) {
+    let program = base.join("test-program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(base, fs::Permissions::from_mode(0o755)).unwrap();
+    output(
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(["--exact", "--ignored", &format!("files_target::{test}")])
+            .env("LIFEBOAT_TEST_BASE", base)
+            .current_dir(base),
+    );
+}
+
+fn given_base() -> PathBuf {
+    PathBuf::from(std::env::var_os("LIFEBOAT_TEST_BASE").unwrap())
+}
+
+#[test]
+fn without_root_what_is_closed_is_named_and_the_rest_comes_back() {
+    let (_dir, base) = scratch();
+    fs::create_dir_all(base.join("source/closed")).unwrap();
+    fs::write(base.join("source/closed/in"), b"x").unwrap();
+    fs::write(base.join("source/open"), b"x").unwrap();
+    fs::write(base.join("source/secret"), b"x").unwrap();
+    fs::set_permissions(base.join("source/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(base.join("source/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(base.join("source/open"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::create_dir(base.join("copy")).unwrap();
+    std::os::unix::fs::chown(base.join("copy"), Some(65534), Some(65534)).unwrap();
+    as_nobody("nobody_reads_and_restores", &base);
+    let restored = fs::metadata(base.join("copy/open")).unwrap();
+    assert_eq!((restored.uid(), restored.gid()), (65534, 65534));
+    assert_eq!(restored.mode() & 0o7777, 0o755, "no set-id bit for the wrong owner");
+    assert_eq!(fs::metadata(base.join("copy/dir")).unwrap().mode() & 0o777, 0o555);
+    assert_eq!(fs::read(base.join("copy/dir/f")).unwrap(), b"two");
+}
+
+#[test]
+#[ignore = "run by without_root_what_is_closed_is_named_and_the_rest_comes_back"]
+fn nobody_reads_and_restores() {
+    let base = given_base();
+    let walk = walk(&[base.join("source")], Path::new("/"), WalkOptions::default(), &Cancel::new()).unwrap();
+    let reader = FileReader::new(walk.places());
+    let (mut opened, mut closed) = (Vec::new(), Vec::new());
+    for item in walk.flatten() {
+        match item {
+            Ok(found) if found.stat.is_file() => match reader.open(&found.key) {
+                Ok(file) => opened.push(reader.describe(&file).entry),
+                Err(error) => closed.push(error),
+            },
+            Ok(_) => {}
+            Err(problem) => closed.push(problem.error),
+        }
+    }
+    let paths: Vec<_> =
+        closed.iter().map(|error| error.path.strip_prefix(base.join("source")).unwrap()).collect();
+    assert_eq!(paths, [Path::new("closed"), Path::new("secret")]);
+    assert!(closed.iter().all(|error| error.kind() == lifeboat::source::files::FileErrorKind::Denied));
+    let target = Target::open(&base.join("copy"), TargetOptions::default()).unwrap();
+    let problems = target.create_file(b"open", 0, true).unwrap().finish(&opened[0]).unwrap();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    // A directory that is read-only from the first restore takes the second one.
+    let directory = Entry { kind: Kind::Directory, mode: 0o555, uid: 65534, gid: 65534, ..plain_file() };
+    let entry = Entry { uid: 65534, gid: 65534, mode: 0o444, ..plain_file() };
+    for bytes in [b"one", b"two"] {
+        target.make_directory(b"dir").unwrap();
+        assert!(target.update_file(b"dir\0f", 3).unwrap().is_none());
+        let file = target.create_file(b"dir\0f", 3, true).unwrap();
+        file.write_at(0, bytes).unwrap();
+        assert!(file.finish(&entry).unwrap().is_empty());
+        assert!(target.finish_metadata(b"dir", &directory).unwrap().is_empty());
+    }
+    assert!(target.make_special(b"device", &Kind::CharDevice { major: 1, minor: 3 }).is_err());
+}
