@@ -3,10 +3,9 @@
 //! Every object is written once and whole. What the protocol above relies on: after `put` returns Ok the
 //! object is durable (locally: file *and* folder were fsynced) and is seen by every `get` and `list` begun
 //! [`Store::settle`] later; a read error is never taken for absence; an unknown outcome is an error.
-
 //!
 //! [`open`] turns a [`Location`] into a store: [`local`] disk and [`memory`] are our own, the HTTP services go
-//! through opendal ([`remote`]), SFTP through the system's `ssh` ([`sftp`]). What every one of them promises is
+//! through opendal, SFTP through the system's `ssh` ([`sftp`]). What every one of them promises is
 //! what the conformance suite checks; [`fault`] breaks those promises on purpose.
 
 pub mod count;
@@ -17,6 +16,13 @@ pub mod memory;
 mod name;
 mod open;
 mod options;
+mod pace;
+mod remote;
+mod retry;
+pub mod sftp;
+mod ssh;
+mod temp;
+mod transport;
 
 use std::fmt;
 use std::time::Duration;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::local::LocalStore;
 use super::memory::MemoryStore;
+use super::remote::RemoteStore;
+use super::sftp::SftpStore;
+use super::ssh::Server;
 use super::{Location, Store, StoreError, StoreOptions};
 
 /// Opens a store without writing anything. A service is first contacted by the first operation.
@@ -35,10 +38,12 @@ fn open_or_create(
         }
         Location::Local { path } => Arc::new(LocalStore::open(path, location.to_string(), settle)?),
         Location::Memory { name } => Arc::new(MemoryStore::named(name, settle)),
-        _ => {
-            let cause = "this kind of storage is not built in yet";
-            let kind = super::StoreErrorKind::Config;
-            return Err(StoreError::new(kind, "open", "", location.to_string(), cause));
+        Location::Sftp { user, host, port, path } => {
+            let server = Server { user: user.clone(), host: host.clone(), port: *port };
+            Arc::new(SftpStore::open(server, path, location.to_string(), options))
+        }
+        Location::S3 { .. } | Location::Webdav { .. } | Location::B2 { .. } => {
+            Arc::new(RemoteStore::open(location, options)?)
         }
     })
 }

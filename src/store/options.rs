@@ -43,7 +43,7 @@ pub struct StoreOptions {
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long one try of an operation may take, not counting its bytes; a try that moves bytes gets
-    /// additionally the time they need at 32 KiB/s (or half the bandwidth limit, if that is less).
+    /// additionally the time they need at 32 KiB/s, or at its share of a bandwidth limit that is lower.
     pub timeout: Duration,
     /// Upper limit over all operations of this store; `None` = as fast as it goes. Local disk ignores both.
     pub upload_limit_bytes_per_second: Option<u64>,
@@ -76,5 +76,19 @@ impl Default for StoreOptions {
             ssh_host_key_check: HostKeyCheck::default(),
             ssh_program: PathBuf::from("ssh"),
         }
+    }
+}
+
+/// The slowest line a try is given time for.
+const FLOOR_BYTES_PER_SECOND: u64 = 32 << 10;
+
+impl StoreOptions {
+    /// How long one try that moves this many bytes may take.
+    pub(super) fn allowance(&self, bytes: u64) -> Duration {
+        let limits = [self.upload_limit_bytes_per_second, self.download_limit_bytes_per_second];
+        // Operations under way share a limit, so each may see only its part of it; half of that for safety.
+        let share = |limit: u64| limit / (2 * self.max_concurrent.max(1) as u64);
+        let floor = limits.into_iter().flatten().map(share).min().unwrap_or(FLOOR_BYTES_PER_SECOND);
+        self.timeout + Duration::from_secs(bytes / floor.clamp(1, FLOOR_BYTES_PER_SECOND))
     }
 }

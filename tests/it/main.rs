@@ -3,4 +3,5 @@
 mod command;
 mod files;
 mod files_target;
+mod services;
 mod store;

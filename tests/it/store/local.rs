@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,34 +83,43 @@ async fn an_unmounted_disk_is_an_error_and_not_an_empty_repository() {
     assert!(!here.exists(), "nothing is written under the mount point");
 }
 
-/// A tmpfs of two MiB, unmounted when dropped. Needs root, as the whole suite's servers do.
-struct SmallDisk(tempfile::TempDir);
+/// A tmpfs of two MiB, unmounted when dropped. Needs root, as some of the servers do.
+pub struct SmallDisk {
+    path: PathBuf,
+    _dir: Option<tempfile::TempDir>,
+}
 
 impl SmallDisk {
+    pub fn mount_at(path: &Path) -> Self {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(path);
+        assert!(mount.status().unwrap().success(), "mounting a small tmpfs needs root");
+        Self { path: path.to_owned(), _dir: None }
+    }
+
     fn mount() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let done =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(dir.path()).status();
-        assert!(done.unwrap().success(), "mounting a small tmpfs needs root");
-        Self(dir)
+        let mut disk = Self::mount_at(dir.path());
+        disk._dir = Some(dir);
+        disk
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
 }
 
 #[tokio::test]
 async fn a_full_disk_is_told_apart_and_leaves_nothing_behind() {
     let disk = SmallDisk::mount();
-    let store = opened(&disk.0.path().join("repo"));
+    let store = opened(&disk.path.join("repo"));
     store.put("data/00", noise(1, 1 << 20)).await.unwrap();
     let error = store.put("data/01", noise(2, 4 << 20)).await.expect_err("full");
     assert_eq!(error.kind, StoreErrorKind::Full, "{}", error.cause);
     assert_eq!(store.list("data").await.unwrap(), [listed("data/00", 1 << 20)]);
-    assert_eq!(fs::read_dir(disk.0.path().join("repo/data")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(disk.path.join("repo/data")).unwrap().count(), 1);
     store.put("data/02", noise(3, 512 << 10)).await.expect("the failed write's space is free again");
     assert_eq!(store.get("data/00").await.unwrap(), noise(1, 1 << 20));
 }
@@ -118,9 +127,9 @@ async fn a_full_disk_is_told_apart_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_read_only_disk_is_denied_and_still_read() {
     let disk = SmallDisk::mount();
-    let store = opened(&disk.0.path().join("repo"));
+    let store = opened(&disk.path.join("repo"));
     store.put("data/00", noise(1, 1000)).await.unwrap();
-    let done = Command::new("mount").args(["-o", "remount,ro"]).arg(disk.0.path()).status().unwrap();
+    let done = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.path).status().unwrap();
     assert!(done.success());
     assert_eq!(store.put("data/01", noise(2, 10)).await.expect_err("ro").kind, StoreErrorKind::Denied);
     assert_eq!(store.delete("data/00").await.expect_err("ro").kind, StoreErrorKind::Denied);
