@@ -5,6 +5,7 @@ processes write them. A corpus is written beside its final name and renamed when
 never leaves half a corpus that looks finished. Changes are applied in place and can be undone exactly.
 """
 
+import functools
 import json
 import math
 import multiprocessing
@@ -50,6 +51,12 @@ class Contents:
             return self._model(kind).text(rng, size_bytes)
         shape = {"json": textmodel.json_lines, "log": textmodel.log_lines, "binary": textmodel.binary}[kind]
         return shape(self._model("prose" if kind == "log" else "code"), rng, size_bytes)
+
+
+@functools.lru_cache(maxsize=2)
+def _shared_contents(seed):
+    """Folders that share a vocabulary share its models."""
+    return Contents(seed)
 
 
 def kind_of(name):
@@ -135,7 +142,7 @@ def make_tree(path, seed, scale):
 def _write_small_folder(job):
     root, seed, number, files = job
     rng = random.Random(f"small-{seed}-{number}")
-    contents = Contents(f"small-{seed}-{number // 40}")
+    contents = _shared_contents(f"small-{seed}-{number // 40}")
     folder = f"{root}/{number // 20:02d}/{number:03d}"
     os.makedirs(folder)
     for at in range(files):

@@ -125,7 +125,7 @@ class Runner:
         self.record(run, self.corpus, step, adapter.name, cost | {"repository_bytes": after, "added_bytes": after - before})
         self.say(f"run {run + 1} {self.corpus:6} {step:9} {adapter.name:8} {cost['wall_s']:8.2f} s wall "
                  f"{cost['user_s'] + cost['system_s']:8.2f} s CPU {cost['peak_bytes'] / 2**20:7.0f} MiB "
-                 f"{after / 1e6:9.1f} MB (+{(after - before) / 1e6:.1f})")
+                 f"{after / 1e6:9.1f} MB ({(after - before) / 1e6:+.1f})")
 
     @staticmethod
     def _init(adapter):

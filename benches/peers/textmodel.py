@@ -7,6 +7,7 @@ other more than strangers do: a compressor that gathers neighbours gains what it
 and no more (one small global table would flatter large windows).
 """
 
+import itertools
 import random
 
 TABLE_SIZE = 65536
@@ -46,15 +47,15 @@ class TextModel:
         rng = random.Random(f"text-{kind}-{seed}")
         common, share, space = (CODE, 0.45, "") if kind == "code" else (PROSE, 0.40, " ")
         own = [name + space for name in identifiers(rng, 2500)]
-        weights = [1.0 / (rank + 2) for rank in range(len(common))]
-        own_weights = [1.0 / (rank + 8) ** 0.9 for rank in range(len(own))]
+        weights = list(itertools.accumulate(1.0 / (rank + 2) for rank in range(len(common))))
+        own_weights = list(itertools.accumulate(1.0 / (rank + 8) ** 0.9 for rank in range(len(own))))
 
         def draw(count):
-            return [rng.choices(common, weights)[0] if rng.random() < share else rng.choices(own, own_weights)[0]
-                    for _ in range(count)]
+            return [rng.choices(common, cum_weights=weights)[0] if rng.random() < share
+                    else rng.choices(own, cum_weights=own_weights)[0] for _ in range(count)]
 
-        commons = rng.choices(common, weights, k=int(TABLE_SIZE * share * 0.8))
-        owns = rng.choices(own, own_weights, k=int(TABLE_SIZE * (1 - share) * 0.8))
+        commons = rng.choices(common, cum_weights=weights, k=int(TABLE_SIZE * share * 0.8))
+        owns = rng.choices(own, cum_weights=own_weights, k=int(TABLE_SIZE * (1 - share) * 0.8))
         # Idioms: short runs of tokens that come back whole, as boilerplate does.
         idioms = ["".join(draw(rng.randint(3, 9))) for _ in range(1200)]
         idiom_weights = [1.0 / (rank + 3) for rank in range(len(idioms))]
