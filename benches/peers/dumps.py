@@ -1,8 +1,8 @@
 """A plain SQL dump in pg_dump's COPY style, and its successor after a day's work.
 
 Tables: pgbench's accounts, branches, tellers and history beside customers, orders and events with realistic
-values. A day changes rows scattered over the whole file: account balances uniformly, customers and orders with
-a skew towards recent rows, and 1 % of all rows are appended. As in PostgreSQL, an updated row keeps its place
+values. A day changes rows scattered over the whole file: account balances uniformly; customers, orders and events
+with a skew towards recent rows; and 1 % of all rows are appended. As in PostgreSQL, an updated row keeps its place
 when its page had room for the new version (taken as 70 %) and else moves to the table's end.
 The successor is made by streaming the predecessor through the edits, so a history of days needs no memory.
 """
@@ -122,6 +122,8 @@ def _changed(table, row, rng):
     elif table == "customers":
         fields[6] = f"{rng.randrange(100000) / 100:.2f}"
         fields[8] = _clock(31_000_000 + rng.randrange(86400))
+    elif table == "events":
+        fields[2], fields[5] = rng.choice(KINDS), str(rng.randrange(9000))
     else:
         fields[2] = rng.choice(STATUSES)
         fields[7] = _clock(31_000_000 + rng.randrange(86400))
@@ -130,13 +132,17 @@ def _changed(table, row, rng):
 
 def _pick_rows(places, scale, rng):
     """Which rows of which table change: {table: sorted distinct row numbers}."""
-    accounts, customers, orders = (places[name]["rows"] for name in ("pgbench_accounts", "customers", "orders"))
+    accounts = places["pgbench_accounts"]["rows"]
     updates, skewed = max(3, int(DAY["accounts"] * scale)), max(5, int(DAY["skewed"] * scale))
-    recent = lambda count: max(0, count - 1 - int(count * min(1.0, rng.expovariate(8.0))))
+
+    def recent(table, share):
+        """Rows with a skew towards the end: the newest hundredth changes about twenty times as often as the oldest."""
+        count = places[table]["rows"]
+        return sorted({count - 1 - int(count * (rng.expovariate(3.0) % 1.0)) for _ in range(int(skewed * share))})
+
     return {
         "pgbench_accounts": sorted({rng.randrange(accounts) for _ in range(updates)}),
-        "customers": sorted({recent(customers) for _ in range(skewed * 2 // 5)}),
-        "orders": sorted({recent(orders) for _ in range(skewed * 3 // 5)}),
+        "customers": recent("customers", 0.2), "events": recent("events", 0.4), "orders": recent("orders", 0.4),
     }
 
 
