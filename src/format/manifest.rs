@@ -1,7 +1,15 @@
 //! The manifest: one committed (or not yet confirmed) snapshot.
 //!
 //! ```text
-//! header ‖ sealed summary ‖ sealed contents      directory_offset, directory_length = where the summary is
+//! header ‖ sealed summary ‖ u32 length ‖ keyring object ‖ sealed contents
+//! ```
+//!
+//! The header's directory offset and length say where the summary is. The newest keyring object stands there as it
+//! is stored, sealed by itself for the owner: outside the other seals, whose keys are in the keyring, so that losing
+//! `keyring/` loses nothing while one manifest is left.
+//!
+//! ```text
+//! snapshot id = hash(summary ‖ signature)         summary ∋ hash(contents)
 //! ```
 //!
 //! The **summary** opens with the index key: what lists, `status` and retention need. The **contents** open only
@@ -92,8 +100,6 @@ pub struct Contents {
     pub root: TreeRoot,
     /// What was asked to be backed up: raw path bytes, or the stream's name.
     pub paths: Vec<Vec<u8>>,
-    /// The newest keyring object as stored (sealed for the owner), so that one lost object cannot lose every key.
-    pub keyring: Vec<u8>,
     /// Random, so that the hash in the summary tells nothing of the contents.
     pub nonce: [u8; 32],
 }
@@ -245,7 +251,6 @@ impl Contents {
         e.varint(u64::from(self.root.length));
         e.u8(self.root.level);
         e.list(self.paths.iter(), |e, path| e.bytes(path));
-        e.bytes(&self.keyring);
         e.raw(&self.nonce);
         e.finish()
     }
@@ -255,7 +260,6 @@ impl Contents {
         let contents = Self {
             root: TreeRoot { page: d.short_id()?, length: d.varint_u32()?, level: d.u8()? },
             paths: d.list(1, |d| Ok(d.bytes(super::entry::KEY_LIMIT)?.to_vec()))?,
-            keyring: d.bytes(super::signed::OBJECT_LIMIT_BYTES)?.to_vec(),
             nonce: d.array()?,
         };
         d.finish()?;

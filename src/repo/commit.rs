@@ -67,13 +67,10 @@ impl Run<'_> {
         }
         summary.heads = heads;
         summary.nonce = random::array(random);
-        let contents = Contents {
-            root: draft.root,
-            paths: draft.paths.clone(),
-            keyring: repo.keyring_object.clone(),
-            nonce: random::array(random),
-        };
-        let (id, bytes) = seal_manifest(&repo.access, summary.clone(), &contents, random)?;
+        let contents =
+            Contents { root: draft.root, paths: draft.paths.clone(), nonce: random::array(random) };
+        let (id, bytes) =
+            seal_manifest(&repo.access, summary.clone(), &contents, &repo.keyring_object, random)?;
         let hash = ObjectHash(*blake3::hash(&bytes).as_bytes());
         let object = object_name(&id, &hash);
         let size_bytes = bytes.len() as u64;

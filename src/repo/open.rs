@@ -15,7 +15,7 @@ use crate::pack::read::Reader;
 use crate::seal::SealError;
 use crate::seal::access::{Access, Identity, OwnerRoot, key_id};
 use crate::seal::member::open_grant;
-use crate::seal::object::{open_keyring, open_signed};
+use crate::seal::object::{manifest_keyring, open_keyring, open_signed};
 use crate::seal::slot::{Slot, Unlock};
 use crate::store::Store;
 
@@ -137,7 +137,11 @@ pub async fn open(
             return Err(RepoError::RolledBack { object, found: said, seen: found });
         }
     }
-    let (keyring_number, keyring_object) = newest(store.as_ref(), ObjectKind::Keyring).await?;
+    let root = match &secret {
+        SlotSecret::Owner { root } => Some(OwnerRoot(root.clone())),
+        SlotSecret::Member { .. } => None,
+    };
+    let (keyring_number, keyring_object) = find_keyring(store.as_ref(), root.as_ref(), &repo).await?;
     check_numbers(&local, config_number, roster_number, keyring_number)?;
     let (access, owner) =
         make_access(repo, &owner_key, secret, &roster, keyring_number, &keyring_object, store.as_ref())?;
@@ -147,6 +151,54 @@ pub async fn open(
     let reader = Arc::new(Reader::new(store.clone(), access.clone(), index.clone(), cache_bytes));
     let keyring_object = keyring_object.to_vec();
     Ok(Repository { store, access, config, roster, owner, keyring_object, local, index, reader, world })
+}
+
+/// The newest keyring object; for the owner, if it is lost or damaged, the newest that a manifest carries.
+async fn find_keyring(
+    store: &dyn Store,
+    root: Option<&OwnerRoot>,
+    repo: &RepoId,
+) -> Result<(u64, bytes::Bytes), RepoError> {
+    let newest = newest(store, ObjectKind::Keyring).await;
+    let Some(root) = root else { return newest };
+    let cause = match newest {
+        Ok((number, bytes)) => match open_keyring(root, repo, &bytes) {
+            // A number that is not the name's is judged by the caller: that is a rollback, not a loss.
+            Ok(_) => return Ok((number, bytes)),
+            Err(cause) => RepoError::object(format!("keyring/{number}"))(cause),
+        },
+        Err(error) if error.is_damage() => error,
+        Err(error) => return Err(error),
+    };
+    match recover_keyring(store, root, repo).await? {
+        Some(found) => {
+            tracing::warn!(error = %cause, "the keyring was taken from a manifest");
+            Ok(found)
+        }
+        None => Err(cause),
+    }
+}
+
+/// The newest keyring among those that manifests carry. Needs only the owner root.
+pub async fn recover_keyring(
+    store: &dyn Store,
+    root: &OwnerRoot,
+    repo: &RepoId,
+) -> Result<Option<(u64, bytes::Bytes)>, RepoError> {
+    let mut best: Option<(u64, bytes::Bytes)> = None;
+    for listed in store.list(ObjectKind::Snapshot.folder()).await? {
+        let bytes = match store.get(&listed.name).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let Ok(object) = manifest_keyring(&bytes) else { continue };
+        let Ok(keyring) = open_keyring(root, repo, object) else { continue };
+        if best.as_ref().is_none_or(|(number, _)| keyring.number > *number) {
+            best = Some((keyring.number, bytes.slice_ref(object)));
+        }
+    }
+    Ok(best)
 }
 
 fn make_access(

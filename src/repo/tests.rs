@@ -214,3 +214,22 @@ async fn a_wrong_password_and_an_empty_place_are_told_apart() {
     let result = create(store, &passphrase("x"), &CreateOptions::default(), &world()).await;
     assert!(matches!(result, Err(RepoError::Exists { .. })));
 }
+
+#[tokio::test]
+async fn a_lost_or_damaged_keyring_is_taken_from_a_manifest() {
+    let memory = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    let repo = repository(&store).await;
+    let id = snapshot(&repo, &sample(50)).await;
+    for damage in [true, false] {
+        if damage {
+            memory.overwrite("keyring/0", bytes::Bytes::from_static(b"LIFEBOATxx"));
+        } else {
+            store.delete("keyring/0").await.unwrap();
+        }
+        let again =
+            open(store.clone(), &passphrase("right"), &OpenOptions::default(), world()).await.unwrap();
+        again.sync(super::sync::Thoroughness::Strict).await.unwrap();
+        assert_eq!(read_all(&again, id).await, sample(50));
+    }
+}

@@ -233,11 +233,13 @@ fn summary_key(index: &Key, header: &Header) -> Key {
     derive("lifeboat v1 manifest summary key", &[&index.0, &header.enc])
 }
 
-/// Signs and seals a manifest. Sets `contents_hash`; returns the snapshot id and the object's bytes.
+/// Signs and seals a manifest. Sets `contents_hash`; returns the snapshot id and the object's bytes. `keyring` is
+/// the newest keyring object as stored.
 pub fn seal_manifest(
     access: &Access,
     mut summary: Summary,
     contents: &Contents,
+    keyring: &[u8],
     random: &dyn Random,
 ) -> Result<(SnapshotId, Vec<u8>), SealError> {
     let contents = contents.encode();
@@ -245,7 +247,7 @@ pub fn seal_manifest(
     let encoded = summary.encode();
     let signature = access.identity.sign(&Summary::message(&encoded));
     let id = Summary::snapshot_id(&encoded, &signature);
-    Ok((id, seal_manifest_parts(access, &encoded, &signature, &contents, random)?))
+    Ok((id, seal_manifest_parts(access, &encoded, &signature, &contents, keyring, random)?))
 }
 
 /// Seals the two plaintext parts: also how a manifest is re-sealed for a replica without changing its id.
@@ -254,6 +256,7 @@ pub fn seal_manifest_parts(
     summary: &[u8],
     signature: &[u8; 64],
     contents: &[u8],
+    keyring: &[u8],
     random: &dyn Random,
 ) -> Result<Vec<u8>, SealError> {
     let (mut header, contents_key) = agree_new(access, ObjectKind::Snapshot, random, &[signature])?;
@@ -267,10 +270,48 @@ pub fn seal_manifest_parts(
     let from = bytes.len();
     bytes.extend_from_slice(&summary);
     encrypt_from(&key, 0, &aad, &mut bytes, from)?;
+    let length = u32::try_from(keyring.len()).map_err(|_| SealError::Damaged)?;
+    let aad = contents_aad(&aad, &length.to_le_bytes(), keyring);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(keyring);
     let from = bytes.len();
     bytes.extend_from_slice(&pad(contents));
     encrypt_from(&contents_key, 0, &aad, &mut bytes, from)?;
     Ok(bytes)
+}
+
+/// The contents are bound to the header and to the keyring beside them.
+fn contents_aad(header: &[u8], length: &[u8], keyring: &[u8]) -> Vec<u8> {
+    [header, length, keyring].concat()
+}
+
+/// A manifest's parts as they lie: header, sealed summary, keyring object, sealed contents.
+struct ManifestParts<'b> {
+    header: Header,
+    aad: &'b [u8],
+    summary: &'b [u8],
+    length: &'b [u8],
+    keyring: &'b [u8],
+    contents: &'b [u8],
+}
+
+fn manifest_parts(bytes: &[u8]) -> Result<ManifestParts<'_>, SealError> {
+    let (header, start) = Header::decode_kind(bytes, ObjectKind::Snapshot)?;
+    if header.directory_offset != start as u64 {
+        return Err(SealError::Damaged);
+    }
+    let (aad, rest) = bytes.split_at_checked(start).ok_or(SealError::Damaged)?;
+    let summary = usize::try_from(header.directory_length).map_err(|_| SealError::Damaged)?;
+    let (summary, rest) = rest.split_at_checked(summary).ok_or(SealError::Damaged)?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(SealError::Damaged)?;
+    let keyring = u32::from_le_bytes(*length) as usize;
+    let (keyring, contents) = rest.split_at_checked(keyring).ok_or(SealError::Damaged)?;
+    Ok(ManifestParts { header, aad, summary, length, keyring, contents })
+}
+
+/// The keyring object that a manifest carries; opened with [`open_keyring`]. Needs no key.
+pub fn manifest_keyring(bytes: &[u8]) -> Result<&[u8], SealError> {
+    manifest_parts(bytes).map(|parts| parts.keyring)
 }
 
 /// Opens a manifest's summary and verifies the author's signature. `Ok(None)`: of a domain without a key here.
@@ -279,17 +320,13 @@ pub fn open_summary(
     bytes: &[u8],
     find: impl FnOnce(&KeyId) -> Option<[u8; 32]>,
 ) -> Result<Option<OpenSummary>, SealError> {
-    let (header, start) = Header::decode_kind(bytes, ObjectKind::Snapshot)?;
-    header_check(&header, &access.repo)?;
+    let parts = manifest_parts(bytes)?;
+    let header = &parts.header;
+    header_check(header, &access.repo)?;
     let Ok(domain) = access.domain(header.domain) else { return Ok(None) };
-    let key = summary_key(&domain.epoch(header.epoch)?.index, &header);
-    let end = usize::try_from(header.directory_length).ok().and_then(|length| start.checked_add(length));
-    let sealed = end.and_then(|end| bytes.get(start..end)).ok_or(SealError::Damaged)?;
-    if header.directory_offset != start as u64 {
-        return Err(SealError::Damaged);
-    }
-    let mut sealed = sealed.to_vec();
-    let length = decrypt(&key, 0, &bytes[..start], &mut sealed)?;
+    let key = summary_key(&domain.epoch(header.epoch)?.index, header);
+    let mut sealed = parts.summary.to_vec();
+    let length = decrypt(&key, 0, parts.aad, &mut sealed)?;
     let (encoded, signature) = split_signature(unpad(&sealed[..length])?)?;
     let summary = Summary::decode(encoded)?;
     let verifying = find(&summary.author).ok_or(SealError::Signature("a manifest"))?;
@@ -299,13 +336,14 @@ pub fn open_summary(
 
 /// Opens a manifest's contents; needs the `meta` secret. `summary` must come from the same bytes.
 pub fn open_contents(access: &Access, bytes: &[u8], summary: &Summary) -> Result<Contents, SealError> {
-    let (header, start) = Header::decode_kind(bytes, ObjectKind::Snapshot)?;
-    header_check(&header, &access.repo)?;
+    let parts = manifest_parts(bytes)?;
+    let header = &parts.header;
+    header_check(header, &access.repo)?;
     let domain = access.domain(header.domain)?;
-    let key = agree_open(access.repo, domain, ObjectKind::Snapshot, &origin_of(&header))?;
-    let from = usize::try_from(header.directory_length).ok().and_then(|length| start.checked_add(length));
-    let mut sealed = from.and_then(|from| bytes.get(from..)).ok_or(SealError::Damaged)?.to_vec();
-    let length = decrypt(&key, 0, &bytes[..start], &mut sealed)?;
+    let key = agree_open(access.repo, domain, ObjectKind::Snapshot, &origin_of(header))?;
+    let mut sealed = parts.contents.to_vec();
+    let aad = contents_aad(parts.aad, parts.length, parts.keyring);
+    let length = decrypt(&key, 0, &aad, &mut sealed)?;
     let encoded = unpad(&sealed[..length])?;
     if blake3::hash(encoded).as_bytes() != &summary.contents_hash {
         return Err(SealError::Damaged);
