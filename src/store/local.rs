@@ -355,3 +355,23 @@ impl Store for LocalStore {
         self.run("delete", name, remove).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to a name: without and with nameless files. The second is for file systems we cannot mount here.
+    #[test]
+    fn either_way_a_name_is_given_once_and_nothing_else_stays() {
+        for write in [write_nameless, write_and_rename] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("00");
+            write(dir.path(), &path, b"first").unwrap();
+            let error = write(dir.path(), &path, b"second").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&path).unwrap(), b"first");
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+}
