@@ -2,7 +2,7 @@
 //!
 //! Directories are scanned ahead by several threads; one thread puts their results in order and hands them on in
 //! batches. It scans a directory itself when nobody got to it yet, so the order never waits for the queue and
-//! nothing can deadlock. Threads stop looking ahead when [`LOOKAHEAD`] results wait, so memory is bounded
+//! nothing can deadlock. Threads stop looking ahead when `LOOKAHEAD` results wait, so memory is bounded
 //! whatever the shape of the tree.
 
 use std::collections::{BTreeMap, HashMap};
