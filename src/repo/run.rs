@@ -1,6 +1,7 @@
 //! A run that may reuse chunks says that it is alive, so that a pruner can be polite to it. Safety never rests on
 //! this: see [`super::commit`].
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub struct Run<'r> {
     pub repo: &'r Repository,
     pub id: RunId,
     /// Counts the packs this run made: part of what their keys are hedged with.
-    pub packs: AtomicU64,
+    pub packs: Arc<AtomicU64>,
     number: u64,
     last_beat: Duration,
     /// The local index's generation when the run began or last checked.
@@ -46,7 +47,7 @@ impl<'r> Run<'r> {
         let mut run = Self {
             repo,
             id,
-            packs: AtomicU64::new(0),
+            packs: Arc::default(),
             number: 0,
             last_beat: repo.world.clock.elapsed(),
             generation: 0,
@@ -56,6 +57,18 @@ impl<'r> Run<'r> {
         let inventory = repo.sync(Thoroughness::Tolerant).await?;
         run.generation = repo.index.generation()?;
         Ok((run, inventory))
+    }
+
+    /// A run that writes nothing and so need not be announced.
+    pub fn unannounced(repo: &'r Repository) -> Result<Self, RepoError> {
+        Ok(Self {
+            repo,
+            id: RunId(random::array(repo.world.random.as_ref())),
+            packs: Arc::default(),
+            number: 0,
+            last_beat: repo.world.clock.elapsed(),
+            generation: repo.index.generation()?,
+        })
     }
 
     async fn put(&self) -> Result<(), RepoError> {

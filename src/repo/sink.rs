@@ -1,18 +1,22 @@
 //! Stores chunks one after the other on the calling task: for small work and whatever is not the backup pipeline.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::reach::Reach;
 use super::run::Run;
 use super::{RepoError, Repository};
+use crate::base::random::Random;
 use crate::format::header::ObjectKind;
 use crate::format::id::{ChunkId, ObjectHash, ShortId};
 use crate::format::pack::{Index, IndexPack};
 use crate::pack::build::{FinishedPack, SerialPacker};
 use crate::pack::gather::{Gatherer, RawBlock};
-use crate::seal::access::Domain;
+use crate::pack::index::IndexMap;
+use crate::seal::access::{Access, Domain};
 use crate::seal::block::Compression;
 use crate::seal::object::seal_index;
+use crate::store::Store;
 
 /// Plaintext bytes that make a block of file data complete.
 pub const DATA_BLOCK_BYTES: usize = 1 << 20;
@@ -126,11 +130,20 @@ impl<'s, 'r> Sink<'s, 'r> {
     }
 }
 
-impl Repository {
+/// Puts index objects.
+#[derive(Clone)]
+pub struct Publisher {
+    store: Arc<dyn Store>,
+    access: Arc<Access>,
+    index: Arc<IndexMap>,
+    random: Arc<dyn Random>,
+}
+
+impl Publisher {
     /// Puts an index object over packs of one domain. Nothing to say: nothing is put.
     pub async fn publish(
         &self,
-        domain: &Domain,
+        domain: u32,
         packs: Vec<IndexPack>,
         supersedes: Vec<ObjectHash>,
     ) -> Result<Option<ObjectHash>, RepoError> {
@@ -138,12 +151,35 @@ impl Repository {
             return Ok(None);
         }
         let index = Index { author: Some(self.access.identity.key), supersedes, packs };
-        let bytes = seal_index(&self.access, domain, &index, self.world.random.as_ref())?;
+        let domain = self.access.domain(domain)?;
+        let bytes = seal_index(&self.access, domain, &index, self.random.as_ref())?;
         let hash = ObjectHash(*blake3::hash(&bytes).as_bytes());
         self.store.put(&format!("index/{hash}"), bytes.into()).await?;
         let mut absorbed = self.index.absorbed()?;
         absorbed.insert(hash);
         self.index.set_absorbed(&absorbed)?;
         Ok(Some(hash))
+    }
+}
+
+impl Repository {
+    /// What puts index objects, for threads that outlive a borrow.
+    pub fn publisher(&self) -> Publisher {
+        Publisher {
+            store: self.store.clone(),
+            access: self.access.clone(),
+            index: self.index.clone(),
+            random: self.world.random.clone(),
+        }
+    }
+
+    /// Puts an index object over packs of one domain. Nothing to say: nothing is put.
+    pub async fn publish(
+        &self,
+        domain: &Domain,
+        packs: Vec<IndexPack>,
+        supersedes: Vec<ObjectHash>,
+    ) -> Result<Option<ObjectHash>, RepoError> {
+        self.publisher().publish(domain.number(), packs, supersedes).await
     }
 }

@@ -1,0 +1,462 @@
+//! The backup verb: from files or a stream to a committed snapshot.
+//!
+//! A pass walks and stores ([`pipeline`]), then the snapshot is committed as [`crate::repo::commit`] says. If a
+//! pruner condemned what a pass relied on, another pass stores just that again: unchanged files come from the
+//! cache, and only those whose chunks are gone are read. A stream cannot be read twice: then the backup fails.
+
+pub mod file_cache;
+mod assemble;
+mod packer;
+pub mod pieces;
+pub mod pipeline;
+mod plan;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use file_cache::{JobCache, Validity};
+use pieces::Work;
+pub use pieces::Problem;
+use pipeline::{Input, Setup};
+
+use super::EngineError;
+use crate::base::cancel::Cancel;
+use crate::base::progress::Progress;
+use crate::chunk::Profile;
+use crate::format::entry::{Content, Entry, Kind, Timestamp};
+use crate::format::id::{KeyId, SnapshotId};
+use crate::format::manifest::{Statistics, Summary};
+use crate::repo::commit::{Draft, Pending};
+use crate::repo::reach::Reach;
+use crate::repo::run::{BEAT, Run};
+use crate::repo::sync::Thoroughness;
+use crate::repo::tree::key_of_path;
+use crate::repo::{RepoError, Repository};
+use crate::seal::block::Compression;
+use crate::source::command::{CommandSource, Finished, StreamError};
+use crate::source::files::walk::{WalkOptions, walk};
+use crate::source::stdin::StreamSource;
+
+/// Passes of one run at most. Each further one means that a pruner condemned more meanwhile.
+const PASSES: usize = 4;
+/// A file that changed this shortly before the run began may change again within the clock's grain, unnoticed.
+const GRAIN_NANOSECONDS: i128 = 100_000_000;
+/// Packs grow with the repository up to this many bytes; larger ones would not fit the memory promised.
+const PACK_GROWTH_LIMIT_BYTES: u64 = 64 << 20;
+/// A repository up to this many bytes has packs of the configured size.
+const PACK_GROWTH_FROM_BYTES: u64 = 64 << 30;
+
+/// What any backup is told.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    pub job: String,
+    pub host: String,
+    pub user: String,
+    pub tags: Vec<String>,
+    pub compression: Compression,
+    /// `None`: what suits the source.
+    pub profile: Option<Profile>,
+    /// Stands for the present in the manifest: for imports and tests.
+    pub time: Option<Timestamp>,
+    /// Reads and counts, stores nothing.
+    pub dry_run: bool,
+    /// Reads every file, whatever the cache says.
+    pub force: bool,
+    /// Worker threads; 0 is one a core.
+    pub threads: usize,
+}
+
+/// Folders and files to back up.
+#[derive(Clone, Debug)]
+pub struct FilesRequest {
+    pub paths: Vec<PathBuf>,
+    /// What relative paths are relative to.
+    pub cwd: PathBuf,
+    pub walk: WalkOptions,
+}
+
+/// A stream to back up under a name.
+pub struct StreamRequest {
+    /// Absolute or not; it becomes the path in the snapshot.
+    pub name: String,
+    pub source: Box<dyn Capture>,
+    /// `stdin`, `command`.
+    pub kind: &'static str,
+    pub mode: u32,
+}
+
+/// A stream that says at its end whether it may become a snapshot.
+pub trait Capture: Read + Send {
+    /// The instant the stream is true for.
+    fn consistent_at(&self) -> Timestamp;
+    /// Called after the end was read.
+    fn finish(self: Box<Self>) -> Result<Finished, StreamError>;
+}
+
+impl Capture for CommandSource {
+    fn consistent_at(&self) -> Timestamp {
+        Self::consistent_at(self)
+    }
+    fn finish(self: Box<Self>) -> Result<Finished, StreamError> {
+        Self::finish(*self)
+    }
+}
+
+impl<R: Read + Send> Capture for StreamSource<R> {
+    fn consistent_at(&self) -> Timestamp {
+        Self::consistent_at(self)
+    }
+    fn finish(self: Box<Self>) -> Result<Finished, StreamError> {
+        Self::finish(*self)
+    }
+}
+
+/// What a backup did.
+#[derive(Clone, Debug)]
+pub struct BackupOutcome {
+    /// `None` after a dry run.
+    pub snapshot: Option<SnapshotId>,
+    pub statistics: Statistics,
+    /// Paths missing from the snapshot or not as they should be; not empty: the snapshot is partial.
+    pub problems: Vec<Problem>,
+    pub started: Timestamp,
+    pub finished: Timestamp,
+    /// Storage passes it took; above 1 a pruner got in the way.
+    pub passes: usize,
+}
+
+/// Backs up folders and files.
+pub async fn files(
+    repo: &Repository,
+    request: &FilesRequest,
+    options: &BackupOptions,
+    progress: Arc<dyn Progress>,
+    cancel: &Cancel,
+) -> Result<BackupOutcome, EngineError> {
+    let mut session = Session::begin(repo, options, Profile::FILES, progress, cancel).await?;
+    let job = if options.dry_run {
+        None
+    } else {
+        repo.local.folder().and_then(|folder| JobCache::open(folder, &options.job))
+    };
+    let paths = stored_paths(&request.paths, &request.cwd);
+    let mut pending: Option<(Draft, Pending)> = None;
+    for pass in 1..=PASSES {
+        let validity = Validity {
+            domain: repo.access.home,
+            chunk_bytes: session.setup.profile.nominal_bytes,
+            generation: session.generation()?,
+        };
+        let caches = match &job {
+            Some(job) if !options.force || pass > 1 => job.readers(validity),
+            _ => Vec::new(),
+        };
+        let writer = job.as_ref().map(|job| job.writer(validity)).transpose()?;
+        let walk = walk(&request.paths, &request.cwd, request.walk.clone(), cancel)
+            .map_err(|error| EngineError::Source(chain(&error)))?;
+        let reach = Reach::new(repo.local.folder())?;
+        let assembled = session.pipeline(Input::Files { walk, caches, writer }, reach).await?;
+        let statistics = session.statistics(assembled.statistics);
+        let mut outcome = session.outcome(statistics, assembled.problems, pass);
+        if options.dry_run {
+            return Ok(outcome);
+        }
+        let draft = Draft {
+            summary: session.summary("files", session.started, &outcome, "{}".into()),
+            root: assembled.root,
+            paths: paths.clone(),
+        };
+        // A pass that ends in the same tree proves the manifest already put; another tree needs its own.
+        let put = match pending.take() {
+            Some((before, put)) if before.root == draft.root => put,
+            _ => session.run()?.put_manifest(&draft).await?,
+        };
+        let mut reach = assembled.reach;
+        let missing = session.run_mut()?.check(&mut reach).await?;
+        if missing.is_empty() {
+            session.run()?.confirm(&put).await?;
+            if let Some(job) = &job {
+                job.accept();
+            }
+            outcome.snapshot = Some(put.id);
+            outcome.statistics.added_bytes += put.size_bytes;
+            session.end().await;
+            return Ok(outcome);
+        }
+        tracing::info!(chunks = missing.len(), pass, "a prune condemned chunks this backup reuses; storing them again");
+        if let Some(job) = &job {
+            job.keep_partial();
+        }
+        session.renew()?;
+        pending = Some((draft, put));
+    }
+    session.end().await;
+    let message = "a prune kept condemning what this backup reuses; run it again when the prune is done";
+    Err(RepoError::Conflict(message.into()).into())
+}
+
+/// Backs up one stream.
+pub async fn stream(
+    repo: &Repository,
+    request: StreamRequest,
+    options: &BackupOptions,
+    progress: Arc<dyn Progress>,
+    cancel: &Cancel,
+) -> Result<BackupOutcome, EngineError> {
+    let StreamRequest { name, source, kind, mode } = request;
+    let key = key_of_path(name.as_bytes());
+    if key.is_empty() || key.split(|byte| *byte == 0).any(|part| part == b".." || part == b".") {
+        return Err(EngineError::Refused(format!("{name:?} is no name for a stream")));
+    }
+    let mut session = Session::begin(repo, options, Profile::DATABASE, progress, cancel).await?;
+    let consistent = source.consistent_at();
+    let source = Arc::new(Mutex::new(Some(source)));
+    let entry = stream_entry(mode, consistent);
+    let reader = Box::new(Shared(source.clone()));
+    let work = Work::Stream { key, entry: Box::new(entry), reader };
+    let reach = Reach::new(repo.local.folder())?;
+    let assembled = session.pipeline(Input::Stream(work), reach).await;
+    let source = source.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let assembled = match assembled {
+        // The producer's own words explain a broken stream better than the read that noticed it.
+        Err(EngineError::Local { .. }) if source.is_some() => {
+            let ended = source.map(Capture::finish);
+            return Err(EngineError::Source(match ended {
+                Some(Err(error)) => chain(&error),
+                _ => "the stream could not be read".into(),
+            }));
+        }
+        other => other?,
+    };
+    let finished = source.map(Capture::finish).transpose().map_err(|error| EngineError::Source(chain(&error)))?;
+    let facts = match finished {
+        Some(finished) if !finished.stderr.is_empty() => {
+            serde_json::json!({ "stderr": finished.stderr }).to_string()
+        }
+        _ => "{}".to_owned(),
+    };
+    let statistics = session.statistics(assembled.statistics);
+    let mut outcome = session.outcome(statistics, assembled.problems, 1);
+    if options.dry_run {
+        return Ok(outcome);
+    }
+    let summary = session.summary(kind, consistent, &outcome, facts);
+    let draft = Draft { summary, root: assembled.root, paths: vec![name.into_bytes()] };
+    let put = session.run()?.put_manifest(&draft).await?;
+    let mut reach = assembled.reach;
+    let missing = session.run_mut()?.check(&mut reach).await?;
+    if missing.is_empty() {
+        session.run()?.confirm(&put).await?;
+        outcome.snapshot = Some(put.id);
+        outcome.statistics.added_bytes += put.size_bytes;
+        session.end().await;
+        return Ok(outcome);
+    }
+    session.end().await;
+    let message = "a prune condemned chunks this stream reused, and a stream cannot be read again; run the backup \
+                   once more (the snapshot stays unconfirmed)";
+    Err(RepoError::Conflict(message.into()).into())
+}
+
+/// One backup under way.
+struct Session<'r> {
+    repo: &'r Repository,
+    options: &'r BackupOptions,
+    run: Option<Run<'r>>,
+    setup: Setup,
+    started: Timestamp,
+}
+
+impl<'r> Session<'r> {
+    async fn begin(
+        repo: &'r Repository,
+        options: &'r BackupOptions,
+        profile: Profile,
+        progress: Arc<dyn Progress>,
+        cancel: &Cancel,
+    ) -> Result<Self, EngineError> {
+        // A key that cannot deduplicate cannot back up: say so before anything is written.
+        repo.access.home().cut_key().map_err(|_| repo.not_permitted("back up"))?;
+        let started = options.time.unwrap_or_else(|| repo.world.now());
+        let (run, inventory) = if options.dry_run {
+            let inventory = repo.sync(Thoroughness::Tolerant).await?;
+            (Run::unannounced(repo)?, inventory)
+        } else {
+            Run::begin(repo).await?
+        };
+        let mut setup = Setup::new(repo, &run, options.profile.unwrap_or(profile), options.compression);
+        let stored_bytes: u64 = inventory.packs.values().map(|pack| pack.size_bytes).sum();
+        setup.pack_bytes = pack_bytes(repo.config.pack_bytes, stored_bytes);
+        setup.dry_run = options.dry_run;
+        if options.threads > 0 {
+            setup.threads = options.threads;
+        }
+        setup.progress = progress;
+        setup.progress.phase("storing");
+        setup.cancel = cancel.clone();
+        let real = repo.world.clock.now().as_nanosecond() - GRAIN_NANOSECONDS;
+        setup.settled_before = Timestamp {
+            seconds: real.div_euclid(1_000_000_000) as i64,
+            nanoseconds: real.rem_euclid(1_000_000_000) as u32,
+        };
+        Ok(Self { repo, options, run: Some(run), setup, started })
+    }
+
+    fn run(&self) -> Result<&Run<'r>, EngineError> {
+        self.run.as_ref().ok_or_else(|| EngineError::Refused("the run has ended".into()))
+    }
+
+    fn run_mut(&mut self) -> Result<&mut Run<'r>, EngineError> {
+        self.run.as_mut().ok_or_else(|| EngineError::Refused("the run has ended".into()))
+    }
+
+    fn generation(&self) -> Result<i64, EngineError> {
+        Ok(self.run()?.generation)
+    }
+
+    /// Before another pass: what is gone now is known to be gone.
+    fn renew(&mut self) -> Result<(), EngineError> {
+        let generation = self.repo.index.generation().map_err(RepoError::from)?;
+        self.run_mut()?.generation = generation;
+        Ok(())
+    }
+
+    /// Runs the threads, and shows a sign of life every hour meanwhile.
+    async fn pipeline(
+        &mut self,
+        input: Input,
+        reach: Reach,
+    ) -> Result<assemble::Assembled, EngineError> {
+        let (setup, runtime) = (self.setup.clone(), tokio::runtime::Handle::current());
+        let mut work = tokio::task::spawn_blocking(move || pipeline::run(setup, input, reach, runtime));
+        let dry_run = self.options.dry_run;
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    return done.unwrap_or_else(|_| Err(EngineError::Source("the backup panicked".into())));
+                }
+                () = tokio::time::sleep(BEAT), if !dry_run => {
+                    // A beat that fails is tried again in an hour; the check at the end does not rely on it.
+                    if let Err(error) = self.run_mut()?.beat().await {
+                        tracing::warn!(%error, "cannot show that this run is alive");
+                    }
+                }
+            }
+        }
+    }
+
+    fn statistics(&self, mut statistics: Statistics) -> Statistics {
+        statistics.read_bytes = self.setup.counts.read_bytes.load(Ordering::Relaxed);
+        statistics.added_bytes = self.setup.counts.pack_bytes.load(Ordering::Relaxed);
+        statistics
+    }
+
+    fn outcome(&self, statistics: Statistics, problems: Vec<Problem>, passes: usize) -> BackupOutcome {
+        let finished = self.options.time.unwrap_or_else(|| self.repo.world.now());
+        BackupOutcome { snapshot: None, statistics, problems, started: self.started, finished, passes }
+    }
+
+    fn summary(
+        &self,
+        source: &str,
+        consistent: Timestamp,
+        outcome: &BackupOutcome,
+        facts: String,
+    ) -> Summary {
+        let options = self.options;
+        Summary {
+            author: KeyId([0; 16]),
+            source: source.to_owned(),
+            job: options.job.clone(),
+            host: options.host.clone(),
+            user: options.user.clone(),
+            tags: options.tags.clone(),
+            started: outcome.started,
+            consistent: options.time.unwrap_or(consistent),
+            finished: outcome.finished,
+            statistics: outcome.statistics,
+            facts,
+            parent: None,
+            original: None,
+            chunk_bytes: self.setup.profile.nominal_bytes,
+            sequence: 0,
+            previous: None,
+            heads: Vec::new(),
+            program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+            nonce: [0; 16],
+            contents_hash: [0; 32],
+        }
+    }
+
+    async fn end(&mut self) {
+        if let Err(error) = self.repo.index.save_filter() {
+            tracing::debug!(%error, "the index filter is not kept");
+        }
+        if let Some(run) = self.run.take() {
+            run.end().await;
+        }
+    }
+}
+
+/// Packs grow with the square root of the repository.
+fn pack_bytes(configured: u64, stored_bytes: u64) -> usize {
+    let ratio = (stored_bytes as f64 / PACK_GROWTH_FROM_BYTES as f64).sqrt().max(1.0);
+    let limit = PACK_GROWTH_LIMIT_BYTES.max(configured);
+    ((configured as f64 * ratio) as u64).min(limit) as usize
+}
+
+fn stored_paths(paths: &[PathBuf], cwd: &Path) -> Vec<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    let absolute = |path: &PathBuf| crate::source::files::path_of_key(&crate::source::files::key_of_path(path, cwd));
+    let mut stored: Vec<Vec<u8>> =
+        paths.iter().map(|path| absolute(path).as_os_str().as_bytes().to_vec()).collect();
+    stored.sort();
+    stored.dedup();
+    stored
+}
+
+fn stream_entry(mode: u32, time: Timestamp) -> Entry {
+    Entry {
+        kind: Kind::Stream(Content::empty()),
+        mode,
+        uid: 0,
+        gid: 0,
+        user: None,
+        group: None,
+        mtime: time,
+        xattrs: Vec::new(),
+        hardlink_to: None,
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Lets a worker read what the verb keeps: it asks the source at the end how it went.
+struct Shared(Arc<Mutex<Option<Box<dyn Capture>>>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(source) => source.read(buffer),
+            None => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! A worker: reads, cuts and hashes; compresses and encrypts. Sealing comes first, since it frees memory, and a
+//! worker that waits for its answer to be taken seals meanwhile, so nobody waits in a circle.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender, select, select_biased};
+
+use super::pieces::{
+    Counts, Cut, FileEnd, Item, Job, PackMessage, Part, Piece, Pool, Problem, ReadPart, SealJob, Stop, Work,
+};
+use crate::base::cancel::Cancel;
+use crate::base::progress::Progress;
+use crate::chunk::Cutter;
+use crate::format::entry::{Content, Entry};
+use crate::format::id::ChunkId;
+use crate::seal::block::{Codecs, Compression};
+use crate::source::files::read::{Captured, FileReader};
+use crate::source::files::stat::Stat;
+use crate::source::files::{FileError, path_of_key};
+
+/// Bytes read of a large file or stream before they are handed on.
+pub const SEGMENT_BYTES: usize = 1 << 20;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Tools {
+    pub files: Option<Arc<FileReader>>,
+    pub cutter: Arc<Cutter>,
+    pub data_id_key: [u8; 32],
+    pub content_key: [u8; 32],
+    pub compression: Compression,
+    pub pool: Pool,
+    pub blocks: Pool,
+    pub counts: Arc<Counts>,
+    pub progress: Arc<dyn Progress>,
+    pub cancel: Cancel,
+}
+
+/// A worker's ends of the channels.
+pub struct Worker {
+    pub tools: Tools,
+    pub jobs: Receiver<Job>,
+    pub seals: Receiver<SealJob>,
+    pub packer: Sender<PackMessage>,
+    pub codecs: Codecs,
+}
+
+fn problem(error: &FileError) -> Problem {
+    let message = format!("cannot {}: {}", error.operation, error.cause);
+    Problem { path: error.path.display().to_string(), message }
+}
+
+impl Worker {
+    /// Works until there is nothing more: jobs and seals have both ended.
+    pub fn run(mut self) -> Result<(), Stop> {
+        let jobs = self.jobs.clone();
+        let seals = self.seals.clone();
+        let mut more_jobs = true;
+        loop {
+            if more_jobs {
+                select_biased! {
+                    recv(seals) -> job => match job {
+                        Ok(job) => self.seal(job)?,
+                        // The assembler left early: whatever it was will be told by its own thread.
+                        Err(_) => return Err(Stop::Hung),
+                    },
+                    recv(jobs) -> job => match job {
+                        Ok(job) => self.job(job)?,
+                        Err(_) => more_jobs = false,
+                    },
+                }
+            } else {
+                match seals.recv() {
+                    Ok(job) => self.seal(job)?,
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self, job: SealJob) -> Result<(), Stop> {
+        let SealJob { slot, ordinal, block } = job;
+        let sealed = slot
+            .sealer
+            .seal(&mut self.codecs, ordinal, &block.bytes, self.tools.compression)
+            .map_err(crate::pack::PackError::Seal)?;
+        slot.sealed_bytes.fetch_add(sealed.bytes.len(), Ordering::Relaxed);
+        self.tools.blocks.give(block.bytes);
+        let message = PackMessage::Sealed { slot, sealed, chunks: block.chunks };
+        self.packer.send(message).map_err(|_| Stop::Hung)
+    }
+
+    /// Hands a piece on; seals while it has to wait.
+    fn answer(&mut self, answer: &Sender<Piece>, piece: Piece) -> Result<(), Stop> {
+        let seals = self.seals.clone();
+        loop {
+            select! {
+                recv(seals) -> job => match job {
+                    Ok(job) => self.seal(job)?,
+                    Err(_) => return Err(Stop::Hung),
+                },
+                send(answer, piece) -> sent => return sent.map_err(|_| Stop::Hung),
+            }
+        }
+    }
+
+    fn job(&mut self, job: Job) -> Result<(), Stop> {
+        self.tools.cancel.check()?;
+        match job.work {
+            Work::Items(items) => {
+                let piece = self.items(items);
+                self.answer(&job.answer, piece)
+            }
+            Work::File { key, stat, known } => self.file(&job.answer, key, stat, known),
+            Work::Stream { key, entry, reader } => self.stream(&job.answer, key, *entry, reader),
+        }
+    }
+
+    fn items(&mut self, items: Vec<Item>) -> Piece {
+        let mut buffer = self.tools.pool.take(SEGMENT_BYTES);
+        let mut parts = Vec::with_capacity(items.len());
+        for item in items {
+            parts.push(match item {
+                Item::Unchanged { record, stat } => Part::Unchanged { record, stat },
+                Item::Link { key, stat } => Part::Link { key, stat },
+                Item::Read { key, stat, known } => {
+                    let before = buffer.len();
+                    match self.read_small(key, stat, known, &mut buffer) {
+                        Ok(part) => Part::Read(Box::new(part)),
+                        Err(error) => {
+                            buffer.truncate(before);
+                            Part::Lost(problem(&error))
+                        }
+                    }
+                }
+            });
+        }
+        Piece::Batch { buffer, parts }
+    }
+
+    fn id(&self, bytes: &[u8]) -> ChunkId {
+        ChunkId(*blake3::keyed_hash(&self.tools.data_id_key, bytes).as_bytes())
+    }
+
+    fn read_small(
+        &self,
+        key: Vec<u8>,
+        stat: Stat,
+        known: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<ReadPart, FileError> {
+        let Some(files) = &self.tools.files else { return Err(no_reader(&key)) };
+        if !stat.is_file() {
+            let captured = files.metadata(&key, &stat)?;
+            let end = self.end(key, captured, known, false, buffer);
+            return Ok(ReadPart { end, chunks: Vec::new() });
+        }
+        let mut file = files.open(&key)?;
+        let captured = files.describe(&file);
+        let start = buffer.len();
+        let expected = usize::try_from(file.data_bytes()).unwrap_or(0);
+        read_to_end(&mut file, buffer, expected).map_err(|cause| read_error(&key, cause))?;
+        let outcome = file.finish()?;
+        let mut chunks = Vec::new();
+        let mut at = start;
+        while at < buffer.len() {
+            let length = self.tools.cutter.cut(&buffer[at..]);
+            chunks.push(Cut { id: self.id(&buffer[at..at + length]), start: at, length });
+            at += length;
+        }
+        let data_bytes = (buffer.len() - start) as u64;
+        self.tools.counts.read_bytes.fetch_add(data_bytes, Ordering::Relaxed);
+        self.tools.progress.add_done(data_bytes, 0);
+        let hash = (chunks.len() > 1)
+            .then(|| *blake3::keyed_hash(&self.tools.content_key, &buffer[start..]).as_bytes());
+        let mut end = self.end(key, captured, known, outcome.changed, buffer);
+        set_content(&mut end.entry, outcome.size_bytes, outcome.holes, hash);
+        Ok(ReadPart { end, chunks })
+    }
+
+    /// What is known of a path; long attributes' bytes go to the end of `buffer`.
+    fn end(
+        &self,
+        key: Vec<u8>,
+        captured: Captured,
+        known: bool,
+        changed: bool,
+        buffer: &mut Vec<u8>,
+    ) -> FileEnd {
+        let mut problems: Vec<Problem> = captured.problems.iter().map(problem).collect();
+        if changed {
+            let path = path_of_key(&key).display().to_string();
+            problems.push(Problem { path, message: "changed while it was read".into() });
+        }
+        let mut long_xattrs = Vec::new();
+        for (name, value) in captured.long_xattrs {
+            let cut = Cut { id: self.id(&value), start: buffer.len(), length: value.len() };
+            buffer.extend_from_slice(&value);
+            long_xattrs.push((name, cut));
+        }
+        let (stat, entry) = (Some(captured.stat), captured.entry);
+        FileEnd { key, stat, known, entry, long_xattrs, xattr_bytes: Vec::new(), problems, changed }
+    }
+
+    fn file(&mut self, answer: &Sender<Piece>, key: Vec<u8>, stat: Stat, known: bool) -> Result<(), Stop> {
+        let Some(files) = self.tools.files.clone() else { return Err(Stop::Hung) };
+        let mut file = match files.open(&key) {
+            Ok(file) => file,
+            Err(error) => return self.answer(answer, Piece::Lost(problem(&error))),
+        };
+        let _ = stat;
+        let captured = files.describe(&file);
+        let hash = match self.segments(answer, &mut file) {
+            Ok(hash) => hash,
+            Err(SegmentError::Stop(stop)) => return Err(stop),
+            Err(SegmentError::Read(cause)) => {
+                let error = read_error(&key, cause);
+                return self.answer(answer, Piece::Lost(problem(&error)));
+            }
+        };
+        let outcome = match file.finish() {
+            Ok(outcome) => outcome,
+            Err(error) => return self.answer(answer, Piece::Lost(problem(&error))),
+        };
+        let mut xattr_bytes = Vec::new();
+        let mut end = self.end(key, captured, known, outcome.changed, &mut xattr_bytes);
+        end.xattr_bytes = xattr_bytes;
+        set_content(&mut end.entry, outcome.size_bytes, outcome.holes, hash);
+        self.answer(answer, Piece::End(Box::new(end)))
+    }
+
+    fn stream(
+        &mut self,
+        answer: &Sender<Piece>,
+        key: Vec<u8>,
+        mut entry: Entry,
+        reader: Box<dyn Read + Send>,
+    ) -> Result<(), Stop> {
+        let mut counted = Counted { reader, bytes: 0 };
+        let hash = match self.segments(answer, &mut counted) {
+            Ok(hash) => hash,
+            Err(SegmentError::Stop(stop)) => return Err(stop),
+            Err(SegmentError::Read(cause)) => {
+                let path = path_of_key(&key).display().to_string();
+                let error = crate::engine::EngineError::Local { operation: "read stream", path, cause };
+                return Err(Stop::Failed(error));
+            }
+        };
+        set_content(&mut entry, counted.bytes, Vec::new(), hash);
+        let end = FileEnd {
+            key,
+            stat: None,
+            known: false,
+            entry,
+            long_xattrs: Vec::new(),
+            xattr_bytes: Vec::new(),
+            problems: Vec::new(),
+            changed: false,
+        };
+        self.answer(answer, Piece::End(Box::new(end)))
+    }
+
+    /// Reads to the end, handing on chunks as they are cut. Returns the whole content's hash if it has several
+    /// chunks.
+    fn segments(
+        &mut self,
+        answer: &Sender<Piece>,
+        reader: &mut dyn Read,
+    ) -> Result<Option<[u8; 32]>, SegmentError> {
+        let max_bytes = self.tools.cutter.profile().max_bytes();
+        let target = SEGMENT_BYTES + max_bytes;
+        let mut buffer = self.tools.pool.take(target);
+        let mut hasher = blake3::Hasher::new_keyed(&self.tools.content_key);
+        let mut count = 0usize;
+        let mut ended = false;
+        while !ended {
+            self.tools.cancel.check().map_err(|error| SegmentError::Stop(error.into()))?;
+            let before = buffer.len();
+            ended = fill(reader, &mut buffer, target).map_err(SegmentError::Read)?;
+            hasher.update(&buffer[before..]);
+            let read = (buffer.len() - before) as u64;
+            self.tools.counts.read_bytes.fetch_add(read, Ordering::Relaxed);
+            self.tools.progress.add_done(read, 0);
+            let mut chunks = Vec::with_capacity(buffer.len() / self.tools.cutter.profile().min_bytes() / 2);
+            let mut at = 0;
+            // A cut near the end of what was read would depend on how it was read.
+            while if ended { at < buffer.len() } else { buffer.len() - at >= max_bytes } {
+                let length = self.tools.cutter.cut(&buffer[at..]);
+                chunks.push(Cut { id: self.id(&buffer[at..at + length]), start: at, length });
+                at += length;
+            }
+            count += chunks.len();
+            let mut next = self.tools.pool.take(target);
+            next.extend_from_slice(&buffer[at..]);
+            let full = std::mem::replace(&mut buffer, next);
+            self.answer(answer, Piece::Segment { buffer: full, chunks }).map_err(SegmentError::Stop)?;
+        }
+        self.tools.pool.give(buffer);
+        Ok((count > 1).then(|| *hasher.finalize().as_bytes()))
+    }
+}
+
+enum SegmentError {
+    Read(std::io::Error),
+    Stop(Stop),
+}
+
+struct Counted {
+    reader: Box<dyn Read + Send>,
+    bytes: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        self.bytes += length as u64;
+        Ok(length)
+    }
+}
+
+/// Reads until `buffer` holds `target` bytes; true at the end of the stream.
+fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, target: usize) -> std::io::Result<bool> {
+    let mut length = buffer.len();
+    buffer.resize(target, 0);
+    let mut ended = false;
+    while length < target {
+        match reader.read(&mut buffer[length..]) {
+            Ok(0) => {
+                ended = true;
+                break;
+            }
+            Ok(read) => length += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                buffer.truncate(length);
+                return Err(error);
+            }
+        }
+    }
+    buffer.truncate(length);
+    Ok(ended)
+}
+
+/// Like `Read::read_to_end` with a good guess, so that a small file takes one read and one that finds the end.
+fn read_to_end(reader: &mut dyn Read, buffer: &mut Vec<u8>, expected: usize) -> std::io::Result<()> {
+    let start = buffer.len();
+    loop {
+        let wanted = if buffer.len() - start < expected { expected - (buffer.len() - start) } else { 4096 };
+        let length = buffer.len();
+        buffer.resize(length + wanted, 0);
+        match reader.read(&mut buffer[length..]) {
+            Ok(0) => {
+                buffer.truncate(length);
+                return Ok(());
+            }
+            Ok(read) => buffer.truncate(length + read),
+            Err(error) => {
+                buffer.truncate(length);
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+fn set_content(entry: &mut Entry, size_bytes: u64, holes: Vec<(u64, u64)>, hash: Option<[u8; 32]>) {
+    if let Some(content) = entry.content_mut() {
+        *content = Content { size_bytes, holes, hash, ..Content::empty() };
+    }
+}
+
+fn no_reader(key: &[u8]) -> FileError {
+    let cause = std::io::Error::from(std::io::ErrorKind::Unsupported);
+    FileError { operation: "read", path: path_of_key(key), cause }
+}
+
+fn read_error(key: &[u8], cause: std::io::Error) -> FileError {
+    // Errors of an open file carry the path themselves: show the innermost cause.
+    let cause = match cause.downcast::<FileError>() {
+        Ok(inner) => return inner,
+        Err(cause) => cause,
+    };
+    FileError { operation: "read", path: path_of_key(key), cause }
+}
