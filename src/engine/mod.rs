@@ -4,6 +4,8 @@
 //! flag, and returns a typed outcome: counts, bytes and a list of problems. A partial success is a value, never
 //! only a log line. Destructive verbs are `plan` (pure and printable: it is the dry run) and then `apply`.
 
+pub mod backup;
+
 use crate::base::cancel::Cancelled;
 use crate::pack::PackError;
 use crate::repo::RepoError;

@@ -91,16 +91,11 @@ impl Output<'_> {
     }
 
     fn seal(&mut self, kind: ObjectKind, block: RawBlock) -> Result<(), Stop> {
-        let seed = PackSeed {
-            access: self.access,
-            random: self.random,
-            run: self.run,
-            counter: self.packs_made,
-        };
+        let seed =
+            PackSeed { access: self.access, random: self.random, run: self.run, counter: self.packs_made };
         let lane = if kind == ObjectKind::Data { &mut self.data } else { &mut self.meta };
-        let full = lane
-            .slot
-            .take_if(|(slot, _)| slot.sealed_bytes.load(Ordering::Relaxed) >= self.pack_bytes);
+        let full =
+            lane.slot.take_if(|(slot, _)| slot.sealed_bytes.load(Ordering::Relaxed) >= self.pack_bytes);
         if let Some((slot, blocks)) = full {
             self.packer.send(PackMessage::Close { slot, blocks }).map_err(|_| Stop::Hung)?;
         }

@@ -141,9 +141,8 @@ impl CacheReader {
         let mut head = [0; 24];
         file.read_exact(&mut head).ok()?;
         let mut d = Decoder::new(&head, "file cache");
-        let same = d.array::<8>().ok()? == *MAGIC
-            && d.u32().ok()? == now.domain
-            && d.u32().ok()? == now.chunk_bytes;
+        let same =
+            d.array::<8>().ok()? == *MAGIC && d.u32().ok()? == now.domain && d.u32().ok()? == now.chunk_bytes;
         let generation = d.u64().ok()? as i64;
         let mut reader = Self { file, next: None, trusted: complete && generation == now.generation };
         same.then(|| {

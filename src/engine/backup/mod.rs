@@ -4,8 +4,8 @@
 //! pruner condemned what a pass relied on, another pass stores just that again: unchanged files come from the
 //! cache, and only those whose chunks are gone are read. A stream cannot be read twice: then the backup fails.
 
-pub mod file_cache;
 mod assemble;
+pub mod file_cache;
 mod packer;
 pub mod pieces;
 pub mod pipeline;
@@ -21,8 +21,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use file_cache::{JobCache, Validity};
-use pieces::Work;
 pub use pieces::Problem;
+use pieces::Work;
 use pipeline::{Input, Setup};
 
 use super::EngineError;
@@ -189,7 +189,11 @@ pub async fn files(
             session.end().await;
             return Ok(outcome);
         }
-        tracing::info!(chunks = missing.len(), pass, "a prune condemned chunks this backup reuses; storing them again");
+        tracing::info!(
+            chunks = missing.len(),
+            pass,
+            "a prune condemned chunks this backup reuses; storing them again"
+        );
         if let Some(job) = &job {
             job.keep_partial();
         }
@@ -234,7 +238,8 @@ pub async fn stream(
         }
         other => other?,
     };
-    let finished = source.map(Capture::finish).transpose().map_err(|error| EngineError::Source(chain(&error)))?;
+    let finished =
+        source.map(Capture::finish).transpose().map_err(|error| EngineError::Source(chain(&error)))?;
     let facts = match finished {
         Some(finished) if !finished.stderr.is_empty() => {
             serde_json::json!({ "stderr": finished.stderr }).to_string()
@@ -328,11 +333,7 @@ impl<'r> Session<'r> {
     }
 
     /// Runs the threads, and shows a sign of life every hour meanwhile.
-    async fn pipeline(
-        &mut self,
-        input: Input,
-        reach: Reach,
-    ) -> Result<assemble::Assembled, EngineError> {
+    async fn pipeline(&mut self, input: Input, reach: Reach) -> Result<assemble::Assembled, EngineError> {
         let (setup, runtime) = (self.setup.clone(), tokio::runtime::Handle::current());
         let mut work = tokio::task::spawn_blocking(move || pipeline::run(setup, input, reach, runtime));
         let dry_run = self.options.dry_run;
@@ -413,7 +414,8 @@ fn pack_bytes(configured: u64, stored_bytes: u64) -> usize {
 
 fn stored_paths(paths: &[PathBuf], cwd: &Path) -> Vec<Vec<u8>> {
     use std::os::unix::ffi::OsStrExt;
-    let absolute = |path: &PathBuf| crate::source::files::path_of_key(&crate::source::files::key_of_path(path, cwd));
+    let absolute =
+        |path: &PathBuf| crate::source::files::path_of_key(&crate::source::files::key_of_path(path, cwd));
     let mut stored: Vec<Vec<u8>> =
         paths.iter().map(|path| absolute(path).as_os_str().as_bytes().to_vec()).collect();
     stored.sort();

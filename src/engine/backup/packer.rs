@@ -55,8 +55,7 @@ impl Packer {
         let mut unpublished = Vec::new();
         for message in &self.messages {
             let slot = self.take(message, &mut open);
-            let complete =
-                open.get(&slot.number).is_some_and(|pack| pack.expected == Some(pack.blocks));
+            let complete = open.get(&slot.number).is_some_and(|pack| pack.expected == Some(pack.blocks));
             if !complete {
                 continue;
             }
@@ -114,8 +113,7 @@ impl Packer {
 
     /// Once acknowledged packs hold at least `chunks`: index object, local index, and word to the assembler.
     fn publish(&self, packs: &mut Vec<IndexPack>, chunks: usize) -> Result<(), Stop> {
-        let count: usize =
-            packs.iter().flat_map(|pack| &pack.blocks).map(|block| block.chunks.len()).sum();
+        let count: usize = packs.iter().flat_map(|pack| &pack.blocks).map(|block| block.chunks.len()).sum();
         if count < chunks {
             return Ok(());
         }

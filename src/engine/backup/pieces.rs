@@ -51,9 +51,15 @@ pub enum Work {
 
 /// Part of an answer.
 pub enum Piece {
-    Batch { buffer: Vec<u8>, parts: Vec<Part> },
+    Batch {
+        buffer: Vec<u8>,
+        parts: Vec<Part>,
+    },
     /// Part of a large file or stream: chunks in `buffer`.
-    Segment { buffer: Vec<u8>, chunks: Vec<Cut> },
+    Segment {
+        buffer: Vec<u8>,
+        chunks: Vec<Cut>,
+    },
     /// The large file or stream ended.
     End(Box<FileEnd>),
     /// The path could not be read; what came of it is thrown away.
@@ -124,9 +130,16 @@ pub struct SealJob {
 
 /// What the packer is told.
 pub enum PackMessage {
-    Sealed { slot: Arc<PackSlot>, sealed: SealedBlock, chunks: Vec<(ChunkId, u32)> },
+    Sealed {
+        slot: Arc<PackSlot>,
+        sealed: SealedBlock,
+        chunks: Vec<(ChunkId, u32)>,
+    },
     /// No more blocks will come than these many.
-    Close { slot: Arc<PackSlot>, blocks: u32 },
+    Close {
+        slot: Arc<PackSlot>,
+        blocks: u32,
+    },
 }
 
 /// Counters the progress and the outcome read.

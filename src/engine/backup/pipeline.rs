@@ -10,7 +10,7 @@ use super::file_cache::{CacheReader, CacheWriter};
 use super::packer::Packer;
 use super::pieces::{Counts, Pool, Stop, Work};
 use super::plan::{Outlet, Planner};
-use super::worker::{SEGMENT_BYTES, Tools, Worker};
+use super::worker::{Tools, Worker};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::base::random::Random;
@@ -86,7 +86,11 @@ impl Setup {
 
 /// What a pipeline stores.
 pub enum Input {
-    Files { walk: Walk, caches: Vec<CacheReader>, writer: Option<CacheWriter> },
+    Files {
+        walk: Walk,
+        caches: Vec<CacheReader>,
+        writer: Option<CacheWriter>,
+    },
     /// One large piece of work.
     Stream(Work),
 }
@@ -124,8 +128,7 @@ pub fn run(
         cancel: setup.cancel.clone(),
     };
     let outlet = Outlet { jobs, order };
-    let planner =
-        Planner::new(caches, &setup.index, setup.access.home, setup.cancel.clone(), outlet);
+    let planner = Planner::new(caches, &setup.index, setup.access.home, setup.cancel.clone(), outlet);
     let plan = || match source {
         Ok(walk) => planner.run(walk),
         Err(work) => planner.outlet.send(work),
@@ -148,16 +151,9 @@ pub fn run(
         statistics: Statistics::default(),
         slots: 0,
     };
-    let assembler = Assembler::new(
-        order_end,
-        output,
-        domain,
-        writer,
-        pool,
-        setup.progress.clone(),
-        setup.settled_before,
-    )
-    .map_err(stopped)?;
+    let assembler =
+        Assembler::new(order_end, output, domain, writer, pool, setup.progress.clone(), setup.settled_before)
+            .map_err(stopped)?;
     let packer = Packer {
         messages: sealed_end,
         flushed,
@@ -184,8 +180,7 @@ pub fn run(
     drop((jobs_end, seals_end, sealed, tools));
     std::thread::scope(|scope| {
         let packing = scope.spawn(|| packer.run());
-        let working: Vec<_> =
-            workers.into_iter().map(|worker| scope.spawn(move || worker.run())).collect();
+        let working: Vec<_> = workers.into_iter().map(|worker| scope.spawn(move || worker.run())).collect();
         let planning = scope.spawn(plan);
         let assembled = assembler.run();
         let mut stops = vec![join(planning)];

@@ -122,7 +122,7 @@ async fn files_come_back_and_unchanged_ones_are_not_read_again() {
     assert_eq!(read_all(&repo, first.snapshot.unwrap()).await, expected);
 
     let second = back_up(&repo, source.path()).await;
-    assert_eq!((second.statistics.read_bytes, second.statistics.new_bytes), (0, 0));
+    assert_eq!((second.statistics.read_bytes, second.statistics.new_chunks), (0, 0));
     assert_eq!(second.statistics.files_unmodified, 400);
 
     expected[10].1 = b"changed".to_vec();
@@ -141,14 +141,10 @@ async fn a_second_different_stream_under_the_same_name_is_stored_as_itself() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repo = repository(&store, None).await;
     for bytes in [random(1, 3_000_000), random(2, 3_000_000)] {
-        let source = Box::new(StreamSource::new(
-            std::io::Cursor::new(bytes.clone()),
-            false,
-            Timestamp::default(),
-        ));
+        let source =
+            Box::new(StreamSource::new(std::io::Cursor::new(bytes.clone()), false, Timestamp::default()));
         let request = StreamRequest { name: "dump.sql".into(), source, kind: "stdin", mode: 0o600 };
-        let outcome =
-            stream(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await.unwrap();
+        let outcome = stream(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await.unwrap();
         let found = read_all(&repo, outcome.snapshot.unwrap()).await;
         assert!(found == [(PathBuf::from("/dump.sql"), bytes)]);
     }

@@ -63,8 +63,11 @@ impl Worker {
                 select_biased! {
                     recv(seals) -> job => match job {
                         Ok(job) => self.seal(job)?,
-                        // The assembler left early: whatever it was will be told by its own thread.
-                        Err(_) => return Err(Stop::Hung),
+                        // The assembler is done, or left early and its own thread will tell why.
+                        Err(_) => return match jobs.try_recv() {
+                            Err(crossbeam_channel::TryRecvError::Disconnected) => Ok(()),
+                            _ => Err(Stop::Hung),
+                        },
                     },
                     recv(jobs) -> job => match job {
                         Ok(job) => self.job(job)?,
