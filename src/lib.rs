@@ -21,9 +21,11 @@
 //! | 9 | `app` | the composition root |
 //! | 10 | `cli` | arguments, human and JSON output, exit codes |
 
+pub mod app;
 pub mod base;
 pub mod chunk;
 pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod format;
 pub mod pack;

@@ -1,3 +1,5 @@
 //! The `lifeboat` command: a thin shell around the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    lifeboat::cli::main()
+}

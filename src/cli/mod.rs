@@ -1,6 +1,129 @@
 //! Level 10: the face of the tool. Arguments in; text or JSON, and an exit code, out.
 //!
 //! Only this level knows a terminal: stdout carries data, stderr progress and messages.
+//!
+//! One verb is one file (or folder) `cli/<verb>.rs` with
+//!
+//! ```text
+//! #[derive(Debug, clap::Args)]
+//! pub struct Args { … }
+//! pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
+//! ```
+//!
+//! and is registered by three lines here: `mod verb;`, a variant of [`Command`], an arm of [`dispatch`]. It opens
+//! the repository with [`Context::open`], shows progress with [`Context::progress`], asks before it destroys with
+//! [`Context::confirm`], and prints through [`Context::out`] or [`Context::json`]. Errors of the levels below turn
+//! into a [`CliError`], and so into an exit code, by `?`.
 
+mod completions;
+mod context;
+mod error;
 pub mod exit;
+pub mod filter;
+mod globals;
+mod init;
+pub mod output;
 pub mod progress;
+mod prompt;
+mod snapshots;
+pub mod text;
+mod version;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use context::Context;
+pub use error::CliError;
+pub use exit::Exit;
+
+use globals::Globals;
+
+/// How long tasks that are still running may take to notice that the process ends.
+const SHUTDOWN: Duration = Duration::from_millis(200);
+
+/// Encrypted, deduplicated backups that are proven by restoring them.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, max_term_width = 100)]
+#[command(
+    after_help = "New here? `lifeboat demo` shows the whole way on made-up data in a temporary folder."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The verbs, in the order help shows them.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new repository
+    Init(init::Args),
+    /// List snapshots
+    Snapshots(snapshots::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the version and what this build can read
+    Version(version::Args),
+}
+
+impl Command {
+    /// The verb as it was typed, for messages.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Init(_) => "init",
+            Self::Snapshots(_) => "snapshots",
+            Self::Completions(_) => "completions",
+            Self::Version(_) => "version",
+        }
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Init(args) => init::run(args, context).await,
+        Command::Snapshots(args) => snapshots::run(args, context).await,
+        Command::Completions(args) => completions::run(args, context).await,
+        Command::Version(args) => version::run(args, context).await,
+    }
+}
+
+/// Everything `main` does.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return error::arguments(&error).into(),
+    };
+    let json = cli.globals.json;
+    let verb = cli.command.name();
+    start(cli).unwrap_or_else(|error| error.report(verb, json)).into()
+}
+
+fn start(cli: Cli) -> Result<Exit, CliError> {
+    let context = Context::new(&cli.globals)?;
+    let runtime = crate::app::runtime()?;
+    let result = runtime.block_on(async {
+        context.listen_to_signals()?;
+        dispatch(cli.command, &context).await
+    });
+    // A read of a terminal or a pipe cannot be called back; the process ends without it.
+    runtime.shutdown_timeout(SHUTDOWN);
+    result
+}
+
+/// The whole command line as clap knows it: for completions.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

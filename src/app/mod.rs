@@ -1,0 +1,107 @@
+//! Level 9: the composition root. Builds the pieces from the settings; knows no terminal.
+//!
+//! Invariant: this is the only place where the system's clock and randomness, a store and a repository meet.
+
+mod logging;
+mod signals;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::clock::SystemClock;
+use crate::base::random::SystemRandom;
+use crate::config::{Origin, Settings};
+use crate::format::id::RepoId;
+use crate::repo::create::{CreateOptions, create, require_vacant};
+use crate::repo::open::{OpenOptions, open};
+use crate::repo::{RepoError, Repository, World};
+use crate::seal::slot::Unlock;
+use crate::store::{self, Location, Store, StoreError, StoreErrorKind};
+
+pub use logging::start_logging;
+pub use signals::cancel_on_signals;
+
+/// CPU work runs on threads of its own; these only move bytes.
+const RUNTIME_THREADS: usize = 2;
+
+/// Why the pieces do not come together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("no repository was named")]
+    NoRepositoryNamed,
+    #[error("the log filter {filter:?} makes no sense: {cause}")]
+    LogFilter { filter: String, cause: String },
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot start {what}: {cause}")]
+    System { what: &'static str, cause: std::io::Error },
+}
+
+/// The asynchronous machinery everything runs in.
+pub fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|cause| AppError::System { what: "the runtime", cause })
+}
+
+/// The real world.
+pub fn world() -> World {
+    World { clock: Arc::new(SystemClock::new()), random: Arc::new(SystemRandom) }
+}
+
+/// Where the repository is said to be.
+pub fn location(settings: &Settings) -> Result<&Location, AppError> {
+    settings.repository.as_ref().map(|found| &found.value).ok_or(AppError::NoRepositoryNamed)
+}
+
+/// The store at a location. A local folder that does not exist is a repository that does not exist.
+pub fn open_store(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
+    store::open(location, &settings.store).map_err(|error| match error.kind {
+        StoreErrorKind::NotFound => RepoError::NoRepository { location: location.to_string() }.into(),
+        _ => error.into(),
+    })
+}
+
+/// Opens the repository at `location`.
+pub async fn open_repository(
+    settings: &Settings,
+    location: &Location,
+    unlock: &Unlock,
+) -> Result<Repository, AppError> {
+    let store = open_store(settings, location)?;
+    let cache = usable_cache(settings);
+    let options = OpenOptions { cache, ..OpenOptions::default() };
+    Ok(open(store, unlock, &options, world()).await?)
+}
+
+/// The store at a location where nothing of a repository is yet; a local folder is made.
+pub async fn vacant_store(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
+    let store = store::create(location, &settings.store)?;
+    require_vacant(store.as_ref()).await?;
+    Ok(store)
+}
+
+/// Makes a repository there.
+pub async fn create_repository(
+    store: Arc<dyn Store>,
+    unlock: &Unlock,
+    options: &CreateOptions,
+) -> Result<RepoId, AppError> {
+    Ok(create(store, unlock, options, &world()).await?)
+}
+
+/// The cache folder. One that nobody asked for and that cannot be made is done without.
+fn usable_cache(settings: &Settings) -> Option<&Path> {
+    let folder = settings.cache.value.as_deref()?;
+    if settings.cache.origin == Origin::Default
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        tracing::warn!("no cache is kept: cannot make {}: {error}", folder.display());
+        return None;
+    }
+    Some(folder)
+}

@@ -1,0 +1,181 @@
+//! What a verb is given: the settings, the repository on demand, and the ways to talk to people and programs.
+
+use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::globals::Globals;
+use super::output::Out;
+use super::progress::{Display, Mode};
+use super::{CliError, Exit, prompt};
+use crate::app;
+use crate::base::cancel::{Cancel, Cancelled};
+use crate::base::progress::Counters;
+use crate::config::{Environment, Password, PasswordSource, Settings};
+use crate::repo::{RepoError, Repository};
+use crate::store::Location;
+
+/// How often a waiting verb looks whether it was interrupted.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// See the module.
+pub struct Context {
+    pub settings: Settings,
+    /// Set by Ctrl-C and SIGTERM; hand it to the engine.
+    pub cancel: Cancel,
+    /// Data is wanted as JSON.
+    pub json: bool,
+    pub quiet: bool,
+    /// Consent was given on the command line.
+    pub yes: bool,
+    /// Some verbs show more.
+    pub verbose: u8,
+}
+
+impl Context {
+    pub(super) fn new(globals: &Globals) -> Result<Self, CliError> {
+        let settings = Settings::resolve(&globals.overrides(), &Environment::of_process())?;
+        app::start_logging(&settings.log, false, std::io::stderr)?;
+        Ok(Self {
+            settings,
+            cancel: Cancel::new(),
+            json: globals.json,
+            quiet: globals.quiet,
+            yes: globals.yes,
+            verbose: globals.verbose,
+        })
+    }
+
+    pub(super) fn listen_to_signals(&self) -> Result<(), CliError> {
+        let quiet = self.quiet;
+        let first = move || {
+            if !quiet {
+                let _ = writeln!(std::io::stderr(), "interrupted: ending cleanly; once more to stop at once");
+            }
+        };
+        Ok(app::cancel_on_signals(self.cancel.clone(), first)?)
+    }
+
+    /// Where the repository is said to be.
+    pub fn location(&self) -> Result<&Location, CliError> {
+        Ok(app::location(&self.settings)?)
+    }
+
+    /// The password or key: from the settings, else asked for on the terminal.
+    pub fn password(&self) -> Result<Password, CliError> {
+        match self.settings.password.read()? {
+            Some(password) => Ok(password),
+            None => prompt::password(&format!("password for {}: ", self.location()?)),
+        }
+    }
+
+    /// The same for a new repository: asked for twice.
+    pub fn new_password(&self) -> Result<Password, CliError> {
+        match self.settings.password.read()? {
+            Some(password) => Ok(password),
+            None => prompt::new_password(&format!("new password for {}: ", self.location()?)),
+        }
+    }
+
+    /// Opens the repository that the settings name.
+    pub async fn open(&self) -> Result<Repository, CliError> {
+        let location = self.location()?;
+        // Before the password: nobody should type one for a place where nothing is.
+        let store = app::open_store(&self.settings, location)?;
+        self.until_cancelled(async { Ok(crate::repo::open::probe(store.as_ref()).await?) }).await?;
+        let password = self.password()?;
+        let opening = async {
+            match app::open_repository(&self.settings, location, &password).await {
+                Err(app::AppError::Repo(error @ RepoError::WrongKey { .. })) => {
+                    let hint = self.wrong_key_hint();
+                    Err(CliError::from(error).hint(hint))
+                }
+                opened => Ok(opened?),
+            }
+        };
+        self.until_cancelled(opening).await
+    }
+
+    fn wrong_key_hint(&self) -> String {
+        let origin = self.settings.password.origin;
+        match &self.settings.password.value {
+            PasswordSource::Ask => "passwords are told apart by every character, spaces included".into(),
+            PasswordSource::Value(_) => format!("it came from {origin}"),
+            PasswordSource::Command(_) => format!("it came from the command in {origin}"),
+            PasswordSource::File(path) | PasswordSource::KeyFile(path) => {
+                format!("it came from {origin}, the file {}", path.display())
+            }
+        }
+    }
+
+    /// Gives up waiting when interrupted. Only for work that may be dropped at any point.
+    pub async fn until_cancelled<T>(
+        &self,
+        work: impl Future<Output = Result<T, CliError>>,
+    ) -> Result<T, CliError> {
+        let cancelled = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(CANCEL_POLL).await;
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            () = cancelled => Err(Cancelled.into()),
+        }
+    }
+
+    /// Counters for the engine, and the display that shows them until it is dropped.
+    pub fn progress(&self) -> (Arc<Counters>, Display) {
+        let counters = Arc::new(Counters::new());
+        let display = Display::start(Mode::detect(self.quiet), Arc::clone(&counters));
+        (counters, display)
+    }
+
+    /// Errors unless whoever runs this agrees to `what` (`remove 3 snapshots`). Off a terminal only `--yes` does.
+    pub fn confirm(&self, what: &str) -> Result<(), CliError> {
+        if self.yes {
+            return Ok(());
+        }
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return Err(CliError::usage(format!("to {what}, consent is needed")).hint("add --yes"));
+        }
+        let _ = write!(std::io::stderr(), "{what}? [y/N] ");
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        match (read, answer.trim()) {
+            (Ok(_), "y" | "Y" | "yes") => Ok(()),
+            _ => Err(CliError::new(Exit::Failed, "not agreed to: nothing was changed")),
+        }
+    }
+
+    /// stdout for many lines.
+    pub fn out(&self) -> Out {
+        Out::new()
+    }
+
+    /// The one JSON document a verb answers with.
+    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), CliError> {
+        let mut out = self.out();
+        out.json(value)?;
+        out.finish()
+    }
+
+    /// A few lines of text on stdout.
+    pub fn print(&self, text: impl std::fmt::Display) -> Result<(), CliError> {
+        let mut out = self.out();
+        out.line(text)?;
+        out.finish()
+    }
+
+    /// Something worth knowing, on stderr; never with `--quiet`.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// Something that must not go unseen, on stderr.
+    pub fn warn(&self, text: impl std::fmt::Display) {
+        let _ = writeln!(std::io::stderr(), "warning: {text}");
+    }
+}

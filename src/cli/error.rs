@@ -1,0 +1,224 @@
+//! From an error of any level to one message, a hint and an exit code. The one mapping there is.
+
+use std::error::Error;
+use std::io::Write as _;
+
+use super::exit::Exit;
+use crate::app::AppError;
+use crate::base::cancel::Cancelled;
+use crate::config::ConfigError;
+use crate::engine::EngineError;
+use crate::repo::RepoError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why a verb failed, ready to be told.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: Exit,
+    /// The error and its causes, outermost first, none repeated.
+    pub causes: Vec<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl CliError {
+    /// An error of this level's own.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, causes: vec![message.into()], hint: None }
+    }
+
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Writing to stdout failed. Whoever closed the pipe had seen enough: then it is silent and no failure.
+    pub fn stdout(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { exit: Exit::Ok, causes: Vec::new(), hint: None };
+        }
+        Self::new(Exit::Failed, format!("write to stdout: {error}"))
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert(hint.into());
+        self
+    }
+
+    /// Collects an error and its causes. A cause that the message above it already repeats is left out, and a
+    /// `hint:` line inside one becomes the hint.
+    fn from_chain(exit: Exit, error: &(dyn Error + 'static)) -> Self {
+        let mut found = Self { exit, causes: Vec::new(), hint: None };
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let text = error.to_string();
+            let (message, hint) = match text.split_once("hint: ") {
+                Some((message, hint)) => (message.trim_end(), Some(hint)),
+                None => (text.as_str(), None),
+            };
+            if let Some(hint) = hint {
+                found.hint.get_or_insert(hint.to_owned());
+            }
+            if !message.is_empty() && !found.causes.iter().any(|cause| cause.contains(message)) {
+                found.causes.push(message.to_owned());
+            }
+            next = error.source();
+        }
+        found
+    }
+
+    /// Tells it, once, on stderr. Returns the exit code.
+    pub fn report(&self, verb: &str, json: bool) -> Exit {
+        if !self.causes.is_empty() {
+            // With stderr closed there is nobody left to tell; the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "{}", if json { self.json(verb) } else { self.text(verb) });
+        }
+        self.exit
+    }
+
+    fn text(&self, verb: &str) -> String {
+        let mut text = format!("error: {verb}: {}", self.causes.join(": "));
+        if let Some(hint) = &self.hint {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        }
+        text
+    }
+
+    fn json(&self, verb: &str) -> String {
+        serde_json::json!({
+            "error": self.causes.first(),
+            "operation": verb,
+            "causes": self.causes.get(1..),
+            "hint": self.hint,
+            "exit_code": self.exit.code(),
+        })
+        .to_string()
+    }
+}
+
+/// A command line that clap refused, or help and version, which it treats the same.
+pub fn arguments(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        // Help into a closed pipe is no failure.
+        let _ = error.print();
+        return Exit::Ok;
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        return CliError::usage(text.trim_end()).report("arguments", true);
+    }
+    let _ = error.print();
+    Exit::Usage
+}
+
+fn store_exit(error: &StoreError) -> Exit {
+    match error.kind {
+        StoreErrorKind::Config => Exit::Usage,
+        StoreErrorKind::Conflict => Exit::Conflict,
+        // Only what was listed or referred to is read: its absence is damage.
+        StoreErrorKind::NotFound if error.operation == "open" => Exit::NoRepository,
+        StoreErrorKind::NotFound | StoreErrorKind::Truncated => Exit::Damage,
+        StoreErrorKind::Denied | StoreErrorKind::Full | StoreErrorKind::Temporary | StoreErrorKind::Other => {
+            Exit::Failed
+        }
+    }
+}
+
+fn repo_exit(error: &RepoError) -> Exit {
+    match error {
+        _ if error.newer_version().is_some() => Exit::Failed,
+        _ if error.is_damage() => Exit::Damage,
+        RepoError::NoRepository { .. } | RepoError::NotARepository { .. } => Exit::NoRepository,
+        RepoError::Exists { .. } | RepoError::Conflict(_) | RepoError::Forgotten(_) => Exit::Conflict,
+        RepoError::WrongKey { .. } => Exit::WrongKey,
+        RepoError::AmbiguousSnapshot { .. } => Exit::Usage,
+        RepoError::Store(error) => store_exit(error),
+        RepoError::Pack(crate::pack::PackError::Store(error)) => store_exit(error),
+        RepoError::Cancelled(_) => Exit::Interrupted,
+        _ => Exit::Failed,
+    }
+}
+
+fn store_hint(error: &StoreError) -> Option<&'static str> {
+    match error.kind {
+        StoreErrorKind::Denied => Some("`lifeboat doctor` tells what these credentials may do"),
+        StoreErrorKind::Full => {
+            Some("free space, or forget snapshots and prune; what is stored stays usable")
+        }
+        StoreErrorKind::Temporary => Some("run the same command again: it goes on where it stopped"),
+        _ => None,
+    }
+}
+
+fn repo_hint(error: &RepoError) -> Option<&'static str> {
+    match error {
+        _ if error.newer_version().is_some() => Some("install that version; nothing here is damaged"),
+        RepoError::NoRepository { .. } => Some("check the address, or make one with `lifeboat init`"),
+        RepoError::Exists { .. } => Some("a repository is never overwritten: choose another place"),
+        RepoError::NoSnapshot(_) => Some("`lifeboat snapshots` lists what there is"),
+        RepoError::AmbiguousSnapshot { .. } => {
+            Some("write JOB@latest, narrow it with --job, --host or --tag, or give more of the id")
+        }
+        RepoError::Conflict(_) => Some("nothing is lost: run the same command again"),
+        RepoError::Store(error) | RepoError::Pack(crate::pack::PackError::Store(error)) => store_hint(error),
+        _ if error.is_damage() => Some("`lifeboat verify` names everything that is damaged"),
+        _ => None,
+    }
+}
+
+impl From<RepoError> for CliError {
+    fn from(error: RepoError) -> Self {
+        let found = Self::from_chain(repo_exit(&error), &error);
+        match repo_hint(&error) {
+            Some(hint) => found.hint(hint),
+            None => found,
+        }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        RepoError::Store(error).into()
+    }
+}
+
+impl From<EngineError> for CliError {
+    fn from(error: EngineError) -> Self {
+        let exit = match error {
+            EngineError::Repo(error) => return error.into(),
+            EngineError::Local { .. } | EngineError::Source(_) => Exit::Failed,
+            EngineError::Refused(_) => Exit::Usage,
+            EngineError::Guard(_) => Exit::RetentionGuard,
+            EngineError::Cancelled(_) => Exit::Interrupted,
+        };
+        Self::from_chain(exit, &error)
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::from_chain(Exit::Usage, &error)
+    }
+}
+
+impl From<AppError> for CliError {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::Repo(error) => error.into(),
+            AppError::Store(error) => error.into(),
+            AppError::NoRepositoryNamed => {
+                Self::from_chain(Exit::Usage, &error).hint("write -r PATH|URL or set LIFEBOAT_REPOSITORY")
+            }
+            AppError::LogFilter { .. } => Self::from_chain(Exit::Usage, &error),
+            AppError::System { .. } => Self::from_chain(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<Cancelled> for CliError {
+    fn from(error: Cancelled) -> Self {
+        Self::from_chain(Exit::Interrupted, &error)
+    }
+}

@@ -1,0 +1,112 @@
+//! Words and columns for people: times, spans, hostile names, tables.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::format::entry::Timestamp;
+use crate::repo::from_timestamp;
+
+/// `2026-11-22 00:43:58` in the system's zone.
+pub fn local_time(time: Timestamp) -> String {
+    from_timestamp(time).to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `2026-11-22T00:43:58.123Z`, for programs.
+pub fn iso_time(time: Timestamp) -> String {
+    from_timestamp(time).to_string()
+}
+
+/// `0.42 s`, `3.1 s`, `2 min 05 s`, `1 h 02 min`.
+pub fn span(time: Duration) -> String {
+    let (seconds, whole) = (time.as_secs_f64(), time.as_secs());
+    match whole {
+        0 => format!("{seconds:.2} s"),
+        1..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// A number with its thousands apart: `12 345`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A name from storage or disk as one harmless line: what is not UTF-8, or could steer a terminal, is escaped.
+pub fn shown(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let steers =
+                matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                c if c.is_control() || steers => drop(write!(text, "{}", c.escape_unicode())),
+                c => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Columns two spaces apart, the first row being the head. Columns listed in `right` are aligned to the right.
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |text: &str| text.chars().count();
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max();
+    let widths: Vec<usize> = (0..columns).map(|column| widest(column).unwrap_or(0)).collect();
+    let mut lines = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let space = " ".repeat(widths[column] - width(cell));
+            match right.contains(&column) {
+                true => line += &(space + cell),
+                false => line += &(cell.clone() + &space),
+            }
+            line += "  ";
+        }
+        lines.push(line.trim_end().to_owned());
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_on_one_line_and_cannot_steer() {
+        assert_eq!(shown(b"a\nb\x1b[2J\xff\\"), "a\\nb\\u{1b}[2J\\xff\\\\");
+        assert_eq!(shown("für".as_bytes()), "für");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["ID".into(), "Size".into()], vec!["abcd".into(), "7".into()]];
+        assert_eq!(table(&rows, &[1]), "ID    Size\nabcd     7");
+        assert_eq!(table(&[], &[]), "");
+    }
+
+    #[test]
+    fn numbers_and_spans_read_well() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
+        let spans = [0.004, 0.5, 7.25, 65.0, 7320.0].map(|seconds| span(Duration::from_secs_f64(seconds)));
+        assert_eq!(spans, ["0.00 s", "0.50 s", "7.2 s", "1 min 05 s", "2 h 02 min"]);
+    }
+}

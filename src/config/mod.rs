@@ -1,0 +1,41 @@
+//! Level 8: flags and environment → each module's own options. The only folder that knows variable names.
+//!
+//! Precedence is flag, then environment, then default; an empty variable counts as unset. Every setting remembers
+//! where it came from, so that messages and `doctor` can say so. `RESTIC_*` is never read.
+
+mod environment;
+mod password;
+mod settings;
+mod storage;
+
+use std::path::PathBuf;
+
+pub use environment::Environment;
+pub use password::{Password, PasswordSource, read_key_file};
+pub use settings::{Found, LogFormat, LogSettings, Origin, Overrides, Settings};
+pub use storage::duration as parse_duration;
+
+/// Why the settings make no sense. Nothing was tried.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{name} is not valid UTF-8")]
+    NotText { name: &'static str },
+    #[error("{given} and {other} both say how to open the repository")]
+    TwoPasswords { given: Origin, other: Origin },
+    #[error("the {what} from {origin} is empty")]
+    EmptyPassword { what: &'static str, origin: Origin },
+    #[error("cannot read the {what} {path}: {cause}")]
+    Unreadable { what: &'static str, path: PathBuf, cause: std::io::Error },
+    #[error("{path} is no key file: it holds neither 32 bytes nor 64 hex digits")]
+    NotAKeyFile { path: PathBuf },
+    /// The command is not shown: it may hold more than a path.
+    #[error("the password command from {origin} failed: {cause}")]
+    PasswordCommand { origin: Origin, cause: String },
+    #[error("storage option {key:?}: {cause}")]
+    StorageOption { key: String, cause: String },
+    #[error("{name}: {cause}")]
+    Value { name: &'static str, cause: String },
+    /// The repository's address.
+    #[error(transparent)]
+    Address(#[from] crate::store::StoreError),
+}

@@ -1,0 +1,172 @@
+//! Every setting that is not a verb's own, resolved.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::password::{self, PasswordSource};
+use super::{ConfigError, Environment, storage};
+use crate::store::{Location, StoreOptions};
+
+/// Where a setting came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Flag(&'static str),
+    Variable(&'static str),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) | Self::Variable(name) => f.write_str(name),
+            Self::Default => f.write_str("the default"),
+        }
+    }
+}
+
+/// A setting and where it came from.
+#[derive(Clone, Debug)]
+pub struct Found<T> {
+    pub value: T,
+    pub origin: Origin,
+}
+
+impl<T> Found<T> {
+    pub fn flag(value: T, name: &'static str) -> Self {
+        Self { value, origin: Origin::Flag(name) }
+    }
+    pub fn variable(value: T, name: &'static str) -> Self {
+        Self { value, origin: Origin::Variable(name) }
+    }
+}
+
+/// What the command line said.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub repository: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub password_command: Option<String>,
+    pub key_file: Option<PathBuf>,
+    pub cache_dir: Option<PathBuf>,
+    pub no_cache: bool,
+    pub upload_limit_bytes_per_second: Option<u64>,
+    pub download_limit_bytes_per_second: Option<u64>,
+    pub settle: Option<Duration>,
+    /// `key=value` pairs for the storage.
+    pub storage: Vec<(String, String)>,
+    /// How often `-v` was given.
+    pub verbose: u8,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// In the syntax of tracing's filters: `warn,lifeboat=debug`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// All of it, resolved.
+#[derive(Clone)]
+pub struct Settings {
+    pub repository: Option<Found<Location>>,
+    pub password: Found<PasswordSource>,
+    /// `None`: nothing is kept on disk.
+    pub cache: Found<Option<PathBuf>>,
+    pub store: StoreOptions,
+    pub log: LogSettings,
+    /// IANA name or POSIX rule of the zone times are shown in, when it is not the system's.
+    pub hostname: String,
+    pub user: String,
+}
+
+impl Settings {
+    /// Resolves everything. Reads no secrets and no files.
+    pub fn resolve(overrides: &Overrides, environment: &Environment) -> Result<Self, ConfigError> {
+        Ok(Self {
+            repository: repository(overrides, environment)?,
+            password: password::find(overrides, environment)?,
+            cache: cache(overrides, environment),
+            store: storage::options(overrides, environment)?,
+            log: log(overrides, environment)?,
+            hostname: hostname(),
+            user: user(environment),
+        })
+    }
+}
+
+fn repository(
+    overrides: &Overrides,
+    environment: &Environment,
+) -> Result<Option<Found<Location>>, ConfigError> {
+    let flag = overrides.repository.clone().map(|text| Found::flag(text, "--repository"));
+    let found = match flag {
+        Some(found) => Some(found),
+        None => {
+            let text = environment.text("LIFEBOAT_REPOSITORY")?;
+            text.map(|text| Found::variable(text, "LIFEBOAT_REPOSITORY"))
+        }
+    };
+    let Some(Found { value, origin }) = found else { return Ok(None) };
+    let value = storage::complete(value.parse()?, environment)?;
+    Ok(Some(Found { value, origin }))
+}
+
+/// As root the cache is the system's; a home folder is not needed then.
+fn cache(overrides: &Overrides, environment: &Environment) -> Found<Option<PathBuf>> {
+    if overrides.no_cache {
+        return Found::flag(None, "--no-cache");
+    }
+    if let Some(path) = &overrides.cache_dir {
+        return Found::flag(Some(path.clone()), "--cache-dir");
+    }
+    if let Some(path) = environment.path("LIFEBOAT_CACHE_DIR") {
+        return Found::variable(Some(path), "LIFEBOAT_CACHE_DIR");
+    }
+    // The specification says that relative paths there are to be ignored.
+    if let Some(path) = environment.path("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
+        return Found::variable(Some(path.join("lifeboat")), "XDG_CACHE_HOME");
+    }
+    let value = match environment.is_root {
+        true => Some(PathBuf::from("/var/cache/lifeboat")),
+        false => environment.home().map(|home| home.join(".cache/lifeboat")),
+    };
+    Found { value, origin: Origin::Default }
+}
+
+fn log(overrides: &Overrides, environment: &Environment) -> Result<LogSettings, ConfigError> {
+    let default = match overrides.verbose {
+        0 => "warn",
+        1 => "warn,lifeboat=info",
+        2 => "info,lifeboat=debug",
+        _ => "debug,lifeboat=trace",
+    };
+    let filter = environment.text("LIFEBOAT_LOG")?.unwrap_or_else(|| default.to_owned());
+    let name = "LIFEBOAT_LOG_FORMAT";
+    let format = match environment.text(name)?.as_deref() {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            return Err(ConfigError::Value { name, cause: format!("{other:?} is neither text nor json") });
+        }
+    };
+    Ok(LogSettings { filter, format })
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn user(environment: &Environment) -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    let name = user.map(|user| user.name);
+    name.or_else(|| environment.text("USER").ok().flatten()).unwrap_or_default()
+}
