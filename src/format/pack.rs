@@ -214,6 +214,13 @@ impl IndexPack {
         (super::header::FIXED_BYTES + self.own.enc.len()) as u64
     }
 
+    /// The row's canonical encoding, as in an index object.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        self.put(&mut encoder);
+        encoder.finish()
+    }
+
     fn put(&self, encoder: &mut Encoder) {
         encoder.raw(self.pack.as_bytes());
         encoder.u8(self.kind as u8);
