@@ -47,7 +47,7 @@ impl CliError {
 
     /// Collects an error and its causes. A cause that the message above it already repeats is left out, and a
     /// `hint:` line inside one becomes the hint.
-    fn from_chain(exit: Exit, error: &(dyn Error + 'static)) -> Self {
+    pub fn from_chain(exit: Exit, error: &(dyn Error + 'static)) -> Self {
         let mut found = Self { exit, causes: Vec::new(), hint: None };
         let mut next = Some(error);
         while let Some(error) = next {

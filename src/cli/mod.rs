@@ -15,6 +15,7 @@
 //! [`Context::confirm`], and prints through [`Context::out`] or [`Context::json`]. Errors of the levels below turn
 //! into a [`CliError`], and so into an exit code, by `?`.
 
+mod backup;
 mod completions;
 mod context;
 mod error;
@@ -61,6 +62,8 @@ pub struct Cli {
 enum Command {
     /// Make a new repository
     Init(init::Args),
+    /// Back up folders, a stream or a command's output
+    Backup(backup::Args),
     /// List snapshots
     Snapshots(snapshots::Args),
     /// Print a completion script for a shell
@@ -74,6 +77,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Self::Init(_) => "init",
+            Self::Backup(_) => "backup",
             Self::Snapshots(_) => "snapshots",
             Self::Completions(_) => "completions",
             Self::Version(_) => "version",
@@ -84,6 +88,7 @@ impl Command {
 async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
         Command::Init(args) => init::run(args, context).await,
+        Command::Backup(args) => backup::run(args, context).await,
         Command::Snapshots(args) => snapshots::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
@@ -104,10 +109,14 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli) -> Result<Exit, CliError> {
     let context = Context::new(&cli.globals)?;
     let runtime = crate::app::runtime()?;
-    let result = runtime.block_on(async {
+    let mut result = runtime.block_on(async {
         context.listen_to_signals()?;
         dispatch(cli.command, &context).await
     });
+    // Whatever an interrupted verb stumbled over last, the interruption was the reason.
+    if context.cancel.is_cancelled() && matches!(&result, Err(error) if error.exit == Exit::Failed) {
+        result = Err(crate::base::cancel::Cancelled.into());
+    }
     // A read of a terminal or a pipe cannot be called back; the process ends without it.
     runtime.shutdown_timeout(SHUTDOWN);
     result

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::format::entry::Timestamp;
+use crate::format::manifest::NAME_LIMIT;
 use crate::repo::from_timestamp;
 
 /// `2026-11-22 00:43:58` in the system's zone.
@@ -62,6 +63,16 @@ pub fn shown(name: &[u8]) -> String {
         }
     }
     text
+}
+
+/// A job's, host's or tag's name as an argument: not empty, and harmless to print.
+pub fn name(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("a name cannot be empty".into()),
+        text if text.len() > NAME_LIMIT => Err(format!("a name has at most {NAME_LIMIT} bytes")),
+        text if text.chars().any(char::is_control) => Err("a name has no control characters".into()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// Columns two spaces apart, the first row being the head. Columns listed in `right` are aligned to the right.
