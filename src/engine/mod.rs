@@ -5,6 +5,9 @@
 //! only a log line. Destructive verbs are `plan` (pure and printable: it is the dry run) and then `apply`.
 
 pub mod backup;
+pub mod dump;
+pub mod read;
+pub mod restore;
 pub mod verify;
 
 use crate::base::cancel::Cancelled;

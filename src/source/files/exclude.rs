@@ -84,12 +84,12 @@ impl Excludes {
     }
 
     /// Whether patterns exist at all; without them nobody needs to spell out paths.
-    pub(super) fn has_patterns(&self) -> bool {
+    pub fn has_patterns(&self) -> bool {
         !self.exact.is_empty() || !self.any_case.is_empty()
     }
 
     /// Whether a pattern leaves out `path` (no leading slash).
-    pub(super) fn matches(&self, path: &[u8], is_directory: bool) -> bool {
+    pub fn matches(&self, path: &[u8], is_directory: bool) -> bool {
         let path = Path::new(OsStr::from_bytes(path));
         let decide = |matcher: &Gitignore| match matcher.matched(path, is_directory) {
             Match::Ignore(_) => true,
