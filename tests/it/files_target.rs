@@ -96,14 +96,14 @@ fn restore(target: &Arc<Target>, kept: &[Kept], in_place: bool) -> usize {
     problems
 }
 
-fn output(command: &mut Command) -> String {
+pub fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// What rsync, getfacl and getfattr see that differs.
-fn differences(a: &Path, b: &Path) -> String {
+pub fn differences(a: &Path, b: &Path) -> String {
     let mut report = output(
         Command::new("rsync")
             .args(["-aHAXn", "--checksum", "--itemize-changes", "--delete"])
@@ -126,12 +126,12 @@ fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     rustix::fs::utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-fn xattr(path: &Path, name: &str, value: &[u8]) {
+pub fn xattr(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
 }
 
 /// A tree with everything a file system keeps. Needs root.
-fn rich_tree(base: &Path) {
+pub fn rich_tree(base: &Path) {
     let at = |name: &str| base.join(name);
     fs::create_dir_all(at("d/sub")).unwrap();
     fs::write(at("d/plain"), b"plain").unwrap();
@@ -181,7 +181,7 @@ fn rich_tree(base: &Path) {
     set_mtime(base, 3_000, 9);
 }
 
-fn scratch() -> (tempfile::TempDir, PathBuf) {
+pub fn scratch() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().canonicalize().unwrap();
     (dir, base)

@@ -1,7 +1,9 @@
 //! All integration tests, one binary: one file per topic, real services, no mocks.
 
+mod bench;
 mod command;
 mod files;
 mod files_target;
+mod restore;
 mod services;
 mod store;

@@ -125,7 +125,7 @@ impl FileTask {
         }
     }
 
-    pub(super) fn expect(&self, pieces: usize) {
+    pub(super) fn await_pieces(&self, pieces: usize) {
         self.left.fetch_add(pieces, Ordering::Relaxed);
     }
 

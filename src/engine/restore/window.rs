@@ -113,7 +113,7 @@ impl Window {
                 blocks.push(Wanted { info: Arc::new(slim), tag: work });
                 blocks.len() - 1
             });
-            task.expect(1);
+            task.await_pieces(1);
             blocks[place].tag.places.push(Place { want, block_offset });
         }
         blocks.sort_by_key(|block| (packs.get(&block.info.pack.row).copied(), block.info.offset));
