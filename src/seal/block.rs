@@ -199,15 +199,17 @@ impl PackSealer {
     ) -> Result<SealedBlock, SealError> {
         debug_assert!(raw.len() <= BLOCK_RAW_LIMIT as usize);
         let raw_length = raw.len() as u32;
-        let (codec, mut bytes) = codecs.compress(raw, compression)?;
+        let codec = codecs.compress(raw, compression)?;
+        let plain: &[u8] = if codec == Codec::Zstd { &codecs.compressed } else { raw };
+        let mut bytes = Vec::with_capacity(plain.len() + TAG_BYTES);
+        bytes.extend_from_slice(plain);
         let aad = self.binding.aad(ordinal, raw_length, codec);
-        let plain_hash = blake3::hash(&bytes);
         encrypt_from(&self.key, u64::from(ordinal), &aad, &mut bytes, 0)?;
         let hash = *blake3::hash(&bytes).as_bytes();
-        codecs.scratch.clear();
-        codecs.scratch.extend_from_slice(&bytes);
-        let length = decrypt(&self.key, u64::from(ordinal), &aad, &mut codecs.scratch)?;
-        if blake3::hash(&codecs.scratch[..length]) != plain_hash {
+        codecs.reopened.clear();
+        codecs.reopened.extend_from_slice(&bytes);
+        let length = decrypt(&self.key, u64::from(ordinal), &aad, &mut codecs.reopened)?;
+        if codecs.reopened[..length] != *plain {
             return Err(SealError::Damaged);
         }
         Ok(SealedBlock { ordinal, raw_length, codec, bytes, hash })
@@ -255,7 +257,10 @@ pub struct Codecs {
     compressor: zstd::bulk::Compressor<'static>,
     decompressor: zstd::bulk::Decompressor<'static>,
     level: i32,
-    scratch: Vec<u8>,
+    /// The last block as zstd left it.
+    compressed: Vec<u8>,
+    /// The last block sealed and opened again.
+    reopened: Vec<u8>,
 }
 
 impl Codecs {
@@ -265,28 +270,22 @@ impl Codecs {
             compressor: zstd::bulk::Compressor::new(level).map_err(|_| SealError::Compression)?,
             decompressor: zstd::bulk::Decompressor::new().map_err(|_| SealError::Compression)?,
             level,
-            scratch: Vec::new(),
+            compressed: Vec::new(),
+            reopened: Vec::new(),
         })
     }
 
-    /// The smaller of zstd's output and the input, with room left for the tag.
-    fn compress(&mut self, raw: &[u8], compression: Compression) -> Result<(Codec, Vec<u8>), SealError> {
-        if let Compression::Zstd(level) = compression {
-            if level != self.level {
-                self.compressor.set_compression_level(level).map_err(|_| SealError::Compression)?;
-                self.level = level;
-            }
-            let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(raw.len()));
-            self.compressor.compress_to_buffer(raw, &mut out).map_err(|_| SealError::Compression)?;
-            if out.len() < raw.len() {
-                // What waits for upload should hold its bytes, not compress_bound's worst case.
-                out.shrink_to(out.len() + TAG_BYTES);
-                return Ok((Codec::Zstd, out));
-            }
+    /// Compresses into `self.compressed` and says whether that is smaller than the input.
+    fn compress(&mut self, raw: &[u8], compression: Compression) -> Result<Codec, SealError> {
+        let Compression::Zstd(level) = compression else { return Ok(Codec::Raw) };
+        if level != self.level {
+            self.compressor.set_compression_level(level).map_err(|_| SealError::Compression)?;
+            self.level = level;
         }
-        let mut out = Vec::with_capacity(raw.len() + TAG_BYTES);
-        out.extend_from_slice(raw);
-        Ok((Codec::Raw, out))
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.compressor.compress_to_buffer(raw, &mut self.compressed).map_err(|_| SealError::Compression)?;
+        Ok(if self.compressed.len() < raw.len() { Codec::Zstd } else { Codec::Raw })
     }
 
     fn decompress(&mut self, bytes: &[u8], raw_length: u32) -> Result<Vec<u8>, SealError> {

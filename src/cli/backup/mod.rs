@@ -25,7 +25,7 @@ use crate::source::files::{key_of_path, path_of_key};
 use crate::source::stdin::StreamSource;
 
 /// zstd levels of `--compression fast` and `max`; `default` is the repository's.
-const FAST_LEVEL: i32 = 1;
+const FAST_LEVEL: i32 = -3;
 const MAX_LEVEL: i32 = 19;
 /// Longer job names made from paths are cut and made unique by a hash.
 const JOB_NAME_CHARS: usize = 200;

@@ -180,6 +180,12 @@ impl Pool {
         buffer.reserve(capacity_bytes);
         buffer
     }
+    /// A buffer of `length_bytes` that still holds what it held before.
+    pub fn take_filled(&self, length_bytes: usize) -> Vec<u8> {
+        let mut buffer = self.free.1.try_recv().unwrap_or_default();
+        buffer.resize(length_bytes, 0);
+        buffer
+    }
     pub fn give(&self, buffer: Vec<u8>) {
         let _ = self.free.0.try_send(buffer);
     }

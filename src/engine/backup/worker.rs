@@ -274,29 +274,32 @@ impl Worker {
     ) -> Result<Option<[u8; 32]>, SegmentError> {
         let max_bytes = self.tools.cutter.profile().max_bytes();
         let target = SEGMENT_BYTES + max_bytes;
-        let mut buffer = self.tools.pool.take(target);
+        let mut buffer = self.tools.pool.take_filled(target);
+        // How much of the buffer holds what was read; the rest is whatever it held before.
+        let mut filled = 0;
         let mut hasher = blake3::Hasher::new_keyed(&self.tools.content_key);
         let mut count = 0usize;
         let mut ended = false;
         while !ended {
             self.tools.cancel.check().map_err(|error| SegmentError::Stop(error.into()))?;
-            let before = buffer.len();
-            ended = fill(reader, &mut buffer, target).map_err(SegmentError::Read)?;
-            hasher.update(&buffer[before..]);
-            let read = (buffer.len() - before) as u64;
+            let before = filled;
+            (filled, ended) = fill(reader, &mut buffer, filled).map_err(SegmentError::Read)?;
+            hasher.update(&buffer[before..filled]);
+            let read = (filled - before) as u64;
             self.tools.counts.read_bytes.fetch_add(read, Ordering::Relaxed);
             self.tools.progress.add_done(read, 0);
-            let mut chunks = Vec::with_capacity(buffer.len() / self.tools.cutter.profile().min_bytes() / 2);
+            let mut chunks = Vec::with_capacity(filled / self.tools.cutter.profile().min_bytes() / 2);
             let mut at = 0;
             // A cut near the end of what was read would depend on how it was read.
-            while if ended { at < buffer.len() } else { buffer.len() - at >= max_bytes } {
-                let length = self.tools.cutter.cut(&buffer[at..]);
+            while if ended { at < filled } else { filled - at >= max_bytes } {
+                let length = self.tools.cutter.cut(&buffer[at..filled]);
                 chunks.push(Cut { id: self.id(&buffer[at..at + length]), start: at, length });
                 at += length;
             }
             count += chunks.len();
-            let mut next = self.tools.pool.take(target);
-            next.extend_from_slice(&buffer[at..]);
+            let mut next = self.tools.pool.take_filled(target);
+            next[..filled - at].copy_from_slice(&buffer[at..filled]);
+            filled -= at;
             let full = std::mem::replace(&mut buffer, next);
             self.answer(answer, Piece::Segment { buffer: full, chunks }).map_err(SegmentError::Stop)?;
         }
@@ -323,27 +326,17 @@ impl Read for Counted {
     }
 }
 
-/// Reads until `buffer` holds `target` bytes; true at the end of the stream.
-fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, target: usize) -> std::io::Result<bool> {
-    let mut length = buffer.len();
-    buffer.resize(target, 0);
-    let mut ended = false;
-    while length < target {
-        match reader.read(&mut buffer[length..]) {
-            Ok(0) => {
-                ended = true;
-                break;
-            }
-            Ok(read) => length += read,
+/// Reads until `buffer` is full; returns how far it is filled, and true at the end of the stream.
+fn fill(reader: &mut dyn Read, buffer: &mut [u8], mut filled: usize) -> std::io::Result<(usize, bool)> {
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => return Ok((filled, true)),
+            Ok(read) => filled += read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                buffer.truncate(length);
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
     }
-    buffer.truncate(length);
-    Ok(ended)
+    Ok((filled, false))
 }
 
 /// Like `Read::read_to_end` with a good guess, so that a small file takes one read and one that finds the end.
