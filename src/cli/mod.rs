@@ -26,8 +26,10 @@ mod init;
 pub mod output;
 pub mod progress;
 mod prompt;
+mod repair;
 mod snapshots;
 pub mod text;
+mod verify;
 mod version;
 
 use std::process::ExitCode;
@@ -66,6 +68,11 @@ enum Command {
     Backup(backup::Args),
     /// List snapshots
     Snapshots(snapshots::Args),
+    /// Check that everything is there and whole
+    #[command(visible_alias = "check")]
+    Verify(verify::Args),
+    /// Put right what can be put right from what is there
+    Repair(repair::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version and what this build can read
@@ -79,6 +86,8 @@ impl Command {
             Self::Init(_) => "init",
             Self::Backup(_) => "backup",
             Self::Snapshots(_) => "snapshots",
+            Self::Verify(_) => "verify",
+            Self::Repair(_) => "repair",
             Self::Completions(_) => "completions",
             Self::Version(_) => "version",
         }
@@ -90,6 +99,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Init(args) => init::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
         Command::Snapshots(args) => snapshots::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
+        Command::Repair(args) => repair::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
     }

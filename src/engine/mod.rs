@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod dump;
 pub mod read;
+pub mod repair;
 pub mod restore;
 pub mod verify;
 

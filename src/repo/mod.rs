@@ -52,6 +52,9 @@ pub enum RepoError {
     NotPermitted { role: String, what: &'static str },
     #[error("{object} is damaged: {cause}")]
     Damaged { object: String, cause: SealError },
+    /// Something that every repository has is not there, though snapshots are.
+    #[error("{object} is missing: the repository is damaged")]
+    Missing { object: String },
     /// The storage shows an older state than this machine has seen: restored from a copy, or rolled back.
     #[error(
         "{object} is number {found}, but this machine has seen number {seen}: the storage was rolled back"
@@ -82,7 +85,7 @@ impl RepoError {
     /// Whether stored data is wrong or gone, as against not reachable or not permitted.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::RolledBack { .. } => true,
+            Self::Damaged { .. } | Self::Missing { .. } | Self::RolledBack { .. } => true,
             Self::Pack(error) => error.is_damage(),
             Self::Seal(SealError::Damaged | SealError::Format(_) | SealError::Signature(_)) => true,
             _ => false,

@@ -37,6 +37,9 @@ pub async fn probe(store: &dyn Store) -> Result<(), RepoError> {
         return Ok(());
     }
     let location = store.location();
+    if !store.list(ObjectKind::Snapshot.folder()).await?.is_empty() {
+        return Err(RepoError::Missing { object: "config/0".to_owned() });
+    }
     for kind in [ObjectKind::Keyring, ObjectKind::Slot] {
         if !store.list(kind.folder()).await?.is_empty() {
             let found = "keys without a config: an `init` that did not finish".to_owned();
@@ -70,8 +73,7 @@ pub async fn newest(store: &dyn Store, kind: ObjectKind) -> Result<(u64, bytes::
     let number = |name: &str| name.rsplit('/').next().and_then(|number| number.parse::<u64>().ok());
     let listed = store.list(kind.folder()).await?;
     let Some(newest) = listed.iter().filter_map(|listed| number(&listed.name)).max() else {
-        let object = format!("{}/0", kind.folder());
-        return Err(RepoError::Damaged { object, cause: FormatError::Truncated("object").into() });
+        return Err(RepoError::Missing { object: format!("{}/0", kind.folder()) });
     };
     Ok((newest, store.get(&format!("{}/{newest}", kind.folder())).await?))
 }
@@ -86,8 +88,7 @@ async fn unlock_slots(store: &dyn Store, unlock: &Unlock) -> Result<Unlocked, Re
     let location = store.location();
     let slots = slots(store).await?;
     if slots.is_empty() {
-        let found = "it has no key slots".to_owned();
-        return Err(RepoError::NotARepository { location, found });
+        return Err(RepoError::Missing { object: "every key slot".to_owned() });
     }
     let mut damaged = None;
     for (name, slot) in slots {

@@ -28,7 +28,7 @@ pub struct Snapshot {
 pub struct SnapshotList {
     /// By consistency point, oldest first.
     pub snapshots: Vec<Snapshot>,
-    /// Manifests that could not be opened, with why.
+    /// Manifests and forgotten marks that could not be opened, with why.
     pub damaged: Vec<(String, RepoError)>,
     /// Manifests of domains this key has no part in.
     pub foreign: Vec<String>,
@@ -61,8 +61,8 @@ impl Repository {
         // other way round.
         let listed = self.store.list(ObjectKind::Snapshot.folder()).await?;
         let confirmed = self.confirmed().await?;
-        let forgotten = self.forgotten().await?;
-        let mut list = SnapshotList::default();
+        let (forgotten, damaged) = self.forgotten().await?;
+        let mut list = SnapshotList { damaged, ..SnapshotList::default() };
         let mut names = BTreeSet::new();
         for object in listed.into_iter().map(|listed| listed.name) {
             names.insert(object.clone());

@@ -147,7 +147,7 @@ impl Repository {
 
     /// The rows of an index that may be believed: signed by the pack's own author, or by the owner or a
     /// maintainer. Of packs that are not listed nothing is kept.
-    fn trusted_packs(&self, index: Index, listed: &HashMap<ObjectHash, ListedPack>) -> Vec<IndexPack> {
+    pub fn trusted_packs(&self, index: Index, listed: &HashMap<ObjectHash, ListedPack>) -> Vec<IndexPack> {
         let author = index.author;
         let vouches = author
             .and_then(|key| self.member(&key))

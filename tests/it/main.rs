@@ -2,6 +2,7 @@
 
 mod bench;
 mod command;
+mod damage;
 mod files;
 mod files_target;
 mod restore;

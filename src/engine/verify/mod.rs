@@ -22,6 +22,7 @@ mod trees;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use outcome::{Report, VerifyOutcome};
@@ -42,6 +43,8 @@ pub struct VerifyOptions {
     pub read_data: Option<Subset>,
     /// Threads that read and open packs; 0 is one a core, at least two.
     pub threads: usize,
+    /// Where a temporary index may lie; `None` keeps it in memory, about 60 bytes a chunk.
+    pub scratch: Option<PathBuf>,
 }
 
 /// Bytes of opened blocks of pages kept while folders are walked.
@@ -58,9 +61,12 @@ pub async fn verify(
     progress.phase("checking keys and marks");
     let marks = objects::check(repo, &mut report, cancel).await?;
     progress.phase("reading directories");
-    let place = tempfile::tempdir_in(repo.local.folder().unwrap_or(&std::env::temp_dir()))
-        .map_err(local::error("create a temporary folder in", &std::env::temp_dir()))?;
-    let stock = packs::check(repo, &marks, place.path(), &mut report, progress.as_ref(), cancel).await?;
+    let scratch = options.scratch.as_ref().map(|folder| {
+        tempfile::tempdir_in(folder).map_err(local::error("create a temporary folder in", folder))
+    });
+    let scratch = scratch.transpose()?;
+    let place = scratch.as_ref().map(|folder| folder.path());
+    let stock = packs::check(repo, &marks, place, &mut report, progress.as_ref(), cancel).await?;
     let reader = Reader::new(repo.store.clone(), repo.access.clone(), stock.index.clone(), BLOCK_CACHE_BYTES);
     let opened = snapshots::check(repo, &marks, &mut report).await?;
     chain::check(repo, &opened, &marks, &mut report);
@@ -92,15 +98,6 @@ pub async fn verify(
     }
     report.checked.snapshots = opened.len() as u64;
     Ok(report.finish())
-}
-
-/// The files that every snapshot has lost, as far as the listing of packs tells; nothing is read but folders.
-pub async fn losses(
-    repo: &Repository,
-    progress: Arc<dyn Progress>,
-    cancel: &Cancel,
-) -> Result<VerifyOutcome, EngineError> {
-    verify(repo, &VerifyOptions::default(), progress, cancel).await
 }
 
 fn threads(asked: usize) -> usize {

@@ -44,13 +44,13 @@ pub(super) struct Stock {
 pub(super) async fn check(
     repo: &Repository,
     marks: &Marks,
-    place: &Path,
+    place: Option<&Path>,
     report: &mut Report,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Stock, EngineError> {
     let folder = |name: &str| {
-        let folder = place.join(name);
+        let Some(folder) = place.map(|place| place.join(name)) else { return Ok(IndexMap::open(None)?) };
         std::fs::create_dir(&folder).map_err(crate::repo::local::error("create", &folder))?;
         Ok::<_, RepoError>(IndexMap::open(Some(&folder))?)
     };
