@@ -16,8 +16,11 @@
 //! into a [`CliError`], and so into an exit code, by `?`.
 
 mod backup;
+mod cache;
 mod completions;
 mod context;
+mod demo;
+mod doctor;
 mod error;
 pub mod exit;
 pub mod filter;
@@ -61,6 +64,7 @@ pub struct Cli {
 
 /// The verbs, in the order help shows them.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one value a process")]
 enum Command {
     /// Make a new repository
     Init(init::Args),
@@ -73,6 +77,12 @@ enum Command {
     Verify(verify::Args),
     /// Put right what can be put right from what is there
     Repair(repair::Args),
+    /// Show or clear the local cache
+    Cache(cache::Args),
+    /// Check the settings, the storage and the repository, and say what to mend
+    Doctor(doctor::Args),
+    /// Show the whole way on made-up data: back up, destroy, recover, prove
+    Demo(demo::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version and what this build can read
@@ -88,6 +98,9 @@ impl Command {
             Self::Snapshots(_) => "snapshots",
             Self::Verify(_) => "verify",
             Self::Repair(_) => "repair",
+            Self::Cache(_) => "cache",
+            Self::Doctor(_) => "doctor",
+            Self::Demo(_) => "demo",
             Self::Completions(_) => "completions",
             Self::Version(_) => "version",
         }
@@ -101,6 +114,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Snapshots(args) => snapshots::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
+        Command::Cache(args) => cache::run(args, context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
     }
