@@ -19,10 +19,11 @@ pub fn iso_time(time: Timestamp) -> String {
     from_timestamp(time).to_string()
 }
 
-/// `0.42 s`, `3.1 s`, `2 min 05 s`, `1 h 02 min`.
+/// `4 ms`, `0.42 s`, `3.1 s`, `2 min 05 s`, `1 h 02 min`.
 pub fn span(time: Duration) -> String {
     let (seconds, whole) = (time.as_secs_f64(), time.as_secs());
     match whole {
+        0 if seconds < 0.1 => format!("{} ms", time.as_millis()),
         0 => format!("{seconds:.2} s"),
         1..60 => format!("{seconds:.1} s"),
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
@@ -118,6 +119,6 @@ mod tests {
     fn numbers_and_spans_read_well() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
         let spans = [0.004, 0.5, 7.25, 65.0, 7320.0].map(|seconds| span(Duration::from_secs_f64(seconds)));
-        assert_eq!(spans, ["0.00 s", "0.50 s", "7.2 s", "1 min 05 s", "2 h 02 min"]);
+        assert_eq!(spans, ["4 ms", "0.50 s", "7.2 s", "1 min 05 s", "2 h 02 min"]);
     }
 }
