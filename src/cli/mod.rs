@@ -21,15 +21,18 @@ mod completions;
 mod context;
 mod demo;
 mod doctor;
+mod dump;
 mod error;
 pub mod exit;
 pub mod filter;
 mod globals;
 mod init;
 pub mod output;
+mod paths;
 pub mod progress;
 mod prompt;
 mod repair;
+mod restore;
 mod snapshots;
 pub mod text;
 mod verify;
@@ -70,6 +73,10 @@ enum Command {
     Init(init::Args),
     /// Back up folders, a stream or a command's output
     Backup(backup::Args),
+    /// Restore a snapshot, or one path of it, into a folder
+    Restore(restore::Args),
+    /// Write a file to stdout, or a folder as tar
+    Dump(dump::Args),
     /// List snapshots
     Snapshots(snapshots::Args),
     /// Check that everything is there and whole
@@ -95,6 +102,8 @@ impl Command {
         match self {
             Self::Init(_) => "init",
             Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
+            Self::Dump(_) => "dump",
             Self::Snapshots(_) => "snapshots",
             Self::Verify(_) => "verify",
             Self::Repair(_) => "repair",
@@ -111,6 +120,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
     match command {
         Command::Init(args) => init::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
+        Command::Restore(args) => restore::run(args, context).await,
+        Command::Dump(args) => dump::run(args, context).await,
         Command::Snapshots(args) => snapshots::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,

@@ -1,0 +1,326 @@
+//! `restore`: a snapshot, or one path of it, into a folder.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::filter::FilterArgs;
+use super::paths::{JsonPath, open_to_read, select, shown_key};
+use super::snapshots::short;
+use super::text::{count, shown, span};
+use super::{CliError, Context, Exit};
+use crate::base::byte_size;
+use crate::engine::read::fetch::FetchOptions;
+use crate::engine::read::filter::FilterOptions;
+use crate::engine::read::select::Selected;
+use crate::engine::restore::outcome::Problems;
+use crate::engine::restore::{Outcome, Overwrite, Plan, RestoreOptions, plan, restore};
+use crate::repo::snapshots::Filter;
+use crate::source::files::target::{OwnerMap, TargetOptions};
+
+/// Problems and paths shown to people before "and N more"; JSON has them all.
+const SHOWN: usize = 50;
+/// Descriptors wanted: more files may be under way at once.
+const OPEN_FILES: u64 = 32_768;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// latest, an id, JOB@latest…, and :PATH for the contents of one folder, or one file
+    #[arg(value_name = "SNAP[:PATH]")]
+    what: OsString,
+    /// Folder to restore into; made if missing
+    #[arg(short, long, visible_alias = "to", value_name = "DIR")]
+    target: PathBuf,
+    #[command(flatten)]
+    snapshots: FilterArgs,
+    /// Restore only what matches, in gitignore syntax over the original paths (may be repeated)
+    #[arg(short, long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out what matches (may be repeated)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Patterns take upper and lower case alike
+    #[arg(long)]
+    ignore_case: bool,
+    /// What to do with files that exist: always compares their content and fetches what differs, if-changed trusts
+    /// size and mtime, never leaves them alone
+    #[arg(long, value_enum, default_value = "always")]
+    overwrite: OverwriteArg,
+    /// Remove what is in restored folders but not in the snapshot; asks first
+    #[arg(long)]
+    delete: bool,
+    /// Read everything back and compare it with the snapshot
+    #[arg(long)]
+    verify: bool,
+    /// Show what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Write differing pieces into existing files: less disk space and writing, but an interruption leaves a mix
+    #[arg(long)]
+    in_place: bool,
+    /// Leave runs of zeros as holes, also where the original had none
+    #[arg(long)]
+    sparse: bool,
+    /// Use owners' numbers as stored, whatever names they had
+    #[arg(long)]
+    numeric_ids: bool,
+    /// Give OLD's files to NEW: USER, USER:GROUP or :GROUP, by name or number (may be repeated)
+    #[arg(long, value_name = "OLD=NEW")]
+    map_owner: Vec<String>,
+    /// Threads that decrypt and write [default: one a core]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OverwriteArg {
+    Always,
+    IfChanged,
+    Never,
+}
+
+impl Args {
+    fn options(&self) -> Result<RestoreOptions, CliError> {
+        let mut owners = OwnerMap::default();
+        owners.numeric = self.numeric_ids;
+        for rule in &self.map_owner {
+            owners.add(rule).map_err(|error| CliError::usage(error.to_string()))?;
+        }
+        Ok(RestoreOptions {
+            target: self.target.clone(),
+            filter: FilterOptions {
+                include: self.include.clone(),
+                exclude: self.exclude.clone(),
+                any_case: self.ignore_case,
+            },
+            overwrite: match self.overwrite {
+                OverwriteArg::Always => Overwrite::Always,
+                OverwriteArg::IfChanged => Overwrite::IfChanged,
+                OverwriteArg::Never => Overwrite::Never,
+            },
+            delete: self.delete,
+            verify: self.verify,
+            in_place: self.in_place,
+            files: TargetOptions { owners, sparse: self.sparse, replace_directories: self.delete },
+            fetch: FetchOptions { threads: self.threads, ..FetchOptions::default() },
+        })
+    }
+}
+
+/// What `--json` answers.
+#[derive(Debug, Serialize)]
+struct Report {
+    snapshot: String,
+    target: JsonPath,
+    seconds: f64,
+    files: u64,
+    directories: u64,
+    others: u64,
+    hardlinks: u64,
+    unchanged: u64,
+    skipped: u64,
+    deleted: u64,
+    bytes: u64,
+    fetched_bytes: u64,
+    verified: u64,
+    owners_not_set: u64,
+    damaged_count: u64,
+    failed_count: u64,
+    attributes_count: u64,
+    damaged: Vec<Row>,
+    failed: Vec<Row>,
+    attributes: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    path: JsonPath,
+    message: String,
+}
+
+fn rows(problems: &Problems) -> Vec<Row> {
+    let row = |problem: &crate::engine::restore::Problem| Row {
+        path: JsonPath::of_key(&problem.key),
+        message: problem.message.clone(),
+    };
+    problems.named.iter().map(row).collect()
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let options = args.options()?;
+    raise_open_files();
+    let repo = open_to_read(context).await?;
+    let selected = select(context, &repo, &args.what, &Filter::from(args.snapshots)).await?;
+    let (counters, display) = context.progress();
+    let mut planned = None;
+    if args.dry_run || args.delete {
+        let made = plan(&repo, &selected, &options, counters.as_ref(), &context.cancel).await?;
+        if args.dry_run {
+            drop(display);
+            return show_plan(&made, &selected, &options, context);
+        }
+        planned = Some(made);
+    }
+    drop(display);
+    if let Some(made) = planned.as_ref().filter(|made| !made.delete.is_empty()) {
+        for key in made.delete.iter().take(SHOWN) {
+            context.note(format_args!("would remove {}", shown_key(key)));
+        }
+        let paths = count(made.delete.len() as u64);
+        context.confirm(&format!("remove {paths} paths below {}", args.target.display()))?;
+    }
+    let (counters, display) = context.progress();
+    let start = Instant::now();
+    let result = restore(&repo, &selected, &options, planned.as_ref(), counters, &context.cancel).await;
+    drop(display);
+    let outcome = result?;
+    report(&outcome, &selected, &options, start.elapsed().as_secs_f64(), context)
+}
+
+/// As many descriptors as this process may have anyway.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if limits.current.is_some_and(|current| current < most) {
+        // Failing to only means smaller windows.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limits.maximum });
+    }
+}
+
+fn show_plan(
+    plan: &Plan,
+    selected: &Selected,
+    options: &RestoreOptions,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let exit = if plan.unreadable_pages + plan.unsafe_paths > 0 { Exit::Damage } else { Exit::Ok };
+    if context.json {
+        let delete: Vec<JsonPath> = plan.delete.iter().map(|key| JsonPath::of_key(key)).collect();
+        context.json(&serde_json::json!({
+            "dry_run": true,
+            "snapshot": selected.snapshot.id.hex(),
+            "target": JsonPath::new(options.target.as_os_str().as_encoded_bytes()),
+            "files": plan.files, "directories": plan.directories, "others": plan.others, "bytes": plan.bytes,
+            "new_files": plan.new_files, "new_bytes": plan.new_bytes,
+            "existing_files": plan.existing_files, "existing_bytes": plan.existing_bytes,
+            "differing_files": plan.differing_files, "skipped": plan.skipped, "delete": delete,
+            "unreadable_pages": plan.unreadable_pages, "unsafe_paths": plan.unsafe_paths,
+        }))?;
+        return Ok(exit);
+    }
+    let mut out = context.out();
+    out.line(format_args!(
+        "would restore {} files ({}) and {} folders of snapshot {} into {}",
+        count(plan.files),
+        byte_size::human(plan.bytes),
+        count(plan.directories),
+        short(&selected.snapshot.id),
+        options.target.display()
+    ))?;
+    out.line(format_args!(
+        "  new       {} files, {}",
+        count(plan.new_files),
+        byte_size::human(plan.new_bytes)
+    ))?;
+    out.line(format_args!(
+        "  compared  {} files, {}; {} differ by size or mtime",
+        count(plan.existing_files),
+        byte_size::human(plan.existing_bytes),
+        count(plan.differing_files)
+    ))?;
+    if plan.skipped > 0 {
+        out.line(format_args!("  left alone {}", count(plan.skipped)))?;
+    }
+    for key in &plan.delete {
+        out.line(format_args!("  remove    {}", shown_key(key)))?;
+    }
+    out.finish()?;
+    if plan.unreadable_pages > 0 {
+        context.warn("parts of the snapshot's tree cannot be read: nothing would be removed");
+    }
+    Ok(exit)
+}
+
+fn report(
+    outcome: &Outcome,
+    selected: &Selected,
+    options: &RestoreOptions,
+    seconds: f64,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    if context.json {
+        context.json(&Report {
+            snapshot: selected.snapshot.id.hex(),
+            target: JsonPath::new(options.target.as_os_str().as_encoded_bytes()),
+            seconds,
+            files: outcome.files,
+            directories: outcome.directories,
+            others: outcome.others,
+            hardlinks: outcome.hardlinks,
+            unchanged: outcome.unchanged,
+            skipped: outcome.skipped,
+            deleted: outcome.deleted,
+            bytes: outcome.bytes,
+            fetched_bytes: outcome.fetched_bytes,
+            verified: outcome.verified,
+            owners_not_set: outcome.owners_not_set,
+            damaged_count: outcome.damaged.count,
+            failed_count: outcome.failed.count,
+            attributes_count: outcome.attributes.count,
+            damaged: rows(&outcome.damaged),
+            failed: rows(&outcome.failed),
+            attributes: rows(&outcome.attributes),
+        })?;
+    } else {
+        context.print(summary(outcome, selected, options, seconds))?;
+        warn_all(context, "not restored, stored data is damaged", &outcome.damaged);
+        warn_all(context, "not restored", &outcome.failed);
+        warn_all(context, "restored without all attributes", &outcome.attributes);
+        if outcome.owners_not_set > 0 {
+            let paths = count(outcome.owners_not_set);
+            context.note(format_args!("{paths} paths belong to you now: only root can give files away"));
+        }
+    }
+    Ok(match (outcome.is_damaged(), outcome.failed.count, outcome.attributes.count) {
+        (true, _, _) => Exit::Damage,
+        (_, 0, 0) => Exit::Ok,
+        (_, 0, _) => Exit::Partial,
+        _ => Exit::Failed,
+    })
+}
+
+fn summary(outcome: &Outcome, selected: &Selected, options: &RestoreOptions, seconds: f64) -> String {
+    let mut text = format!(
+        "restored {} files ({}) of snapshot {} into {} in {}",
+        count(outcome.files),
+        byte_size::human(outcome.bytes),
+        short(&selected.snapshot.id),
+        shown(options.target.as_os_str().as_encoded_bytes()),
+        span(std::time::Duration::from_secs_f64(seconds)),
+    );
+    for (number, what) in [
+        (outcome.unchanged, "were right already"),
+        (outcome.skipped, "were left alone"),
+        (outcome.deleted, "paths were removed"),
+        (outcome.verified, "were read back and found right"),
+    ] {
+        if number > 0 {
+            text.push_str(&format!("; {} {what}", count(number)));
+        }
+    }
+    text
+}
+
+fn warn_all(context: &Context, what: &str, problems: &Problems) {
+    for problem in problems.named.iter().take(SHOWN) {
+        context.warn(format_args!("{what}: {}: {}", shown_key(&problem.key), problem.message));
+    }
+    let more = problems.count.saturating_sub(SHOWN.min(problems.named.len()) as u64);
+    if more > 0 {
+        context.warn(format_args!("{what}: {} more", count(more)));
+    }
+}
