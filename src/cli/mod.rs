@@ -21,12 +21,16 @@ mod completions;
 mod context;
 mod demo;
 mod doctor;
+mod diff;
 mod dump;
+mod entries;
 mod error;
 pub mod exit;
 pub mod filter;
+mod find;
 mod globals;
 mod init;
+mod ls;
 pub mod output;
 mod paths;
 pub mod progress;
@@ -34,6 +38,7 @@ mod prompt;
 mod repair;
 mod restore;
 mod snapshots;
+mod stats;
 pub mod text;
 mod verify;
 mod version;
@@ -90,6 +95,14 @@ enum Command {
     Doctor(doctor::Args),
     /// Show the whole way on made-up data: back up, destroy, recover, prove
     Demo(demo::Args),
+    /// List what is in a snapshot
+    Ls(ls::Args),
+    /// Find paths in all snapshots
+    Find(find::Args),
+    /// Show what changed between two snapshots
+    Diff(diff::Args),
+    /// Count what snapshots hold and what the repository takes
+    Stats(stats::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version and what this build can read
@@ -110,6 +123,10 @@ impl Command {
             Self::Cache(_) => "cache",
             Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
+            Self::Ls(_) => "ls",
+            Self::Find(_) => "find",
+            Self::Diff(_) => "diff",
+            Self::Stats(_) => "stats",
             Self::Completions(_) => "completions",
             Self::Version(_) => "version",
         }
@@ -128,6 +145,10 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Cache(args) => cache::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
+        Command::Ls(args) => ls::run(args, context).await,
+        Command::Find(args) => find::run(args, context).await,
+        Command::Diff(args) => diff::run(args, context).await,
+        Command::Stats(args) => stats::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
     }

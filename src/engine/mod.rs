@@ -5,10 +5,14 @@
 //! only a log line. Destructive verbs are `plan` (pure and printable: it is the dry run) and then `apply`.
 
 pub mod backup;
+pub mod diff;
 pub mod dump;
+pub mod find;
+pub mod ls;
 pub mod read;
 pub mod repair;
 pub mod restore;
+pub mod stats;
 pub mod verify;
 
 use crate::base::cancel::Cancelled;

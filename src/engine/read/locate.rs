@@ -10,6 +10,15 @@ use crate::format::header::ObjectKind;
 use crate::pack::PackError;
 use crate::pack::index::{BlockInfo, IndexMap};
 
+/// Where a chunk is.
+pub struct Located {
+    pub info: Arc<BlockInfo>,
+    /// Which of the block's chunks it is.
+    pub at: usize,
+    /// Offset in the block's plaintext, in bytes.
+    pub offset: u32,
+}
+
 /// Finds data chunks of one domain.
 pub struct Locator {
     index: Arc<IndexMap>,
@@ -28,18 +37,18 @@ impl Locator {
         Self { index, domain, last: None }
     }
 
-    /// A block that should hold the chunk, and the chunk's offset in the block's plaintext. `None`: in no pack.
+    /// A block that should hold the chunk. `None`: in no pack.
     ///
     /// # Errors
     /// The local index cannot be read.
-    pub fn locate(&mut self, wanted: &ChunkRef) -> Result<Option<(Arc<BlockInfo>, u32)>, PackError> {
+    pub fn locate(&mut self, wanted: &ChunkRef) -> Result<Option<Located>, PackError> {
         if let Some(last) = &mut self.last
             && last.info.chunks.get(last.next) == Some(&(wanted.id, wanted.length))
         {
-            let offset = last.offset;
+            let located = Located { info: last.info.clone(), at: last.next, offset: last.offset };
             last.next += 1;
             last.offset += wanted.length;
-            return Ok(Some((last.info.clone(), offset)));
+            return Ok(Some(located));
         }
         let found = match self.index.find(self.domain, ObjectKind::Data, &wanted.id)? {
             Some(info) => Some(info),
@@ -51,7 +60,7 @@ impl Locator {
         for (at, (id, length)) in info.chunks.iter().enumerate() {
             if *id == wanted.id && *length == wanted.length {
                 self.last = Some(Place { info: info.clone(), next: at + 1, offset: offset + length });
-                return Ok(Some((info, offset)));
+                return Ok(Some(Located { info, at, offset }));
             }
             offset = offset.saturating_add(*length);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, oneshot};
 
 use super::fetch::{FetchOptions, Fetcher, Wanted};
-use super::locate::Locator;
+use super::locate::{Located, Locator};
 use crate::engine::EngineError;
 use crate::format::entry::{ChunkRef, Content, Refs};
 use crate::format::header::ObjectKind;
@@ -190,7 +190,9 @@ impl ContentStream {
         reference: &ChunkRef,
         wanted: &mut Vec<Wanted<oneshot::Sender<Opened>>>,
     ) -> Result<Plan, EngineError> {
-        let Some((info, offset)) = self.locator.locate(reference)? else { return Ok(Plan::Missing) };
+        let Some(Located { info, offset, .. }) = self.locator.locate(reference)? else {
+            return Ok(Plan::Missing);
+        };
         if let Some(slot) = self.slots.get(&info.row) {
             return Ok(Plan::At(slot.clone(), offset));
         }

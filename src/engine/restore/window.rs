@@ -7,7 +7,7 @@ use super::Shared;
 use super::file::FileTask;
 use crate::engine::EngineError;
 use crate::engine::read::fetch::Wanted;
-use crate::engine::read::locate::Locator;
+use crate::engine::read::locate::{Located, Locator};
 use crate::format::entry::ChunkRef;
 use crate::format::header::ObjectKind;
 use crate::format::id::ShortId;
@@ -100,7 +100,7 @@ impl Window {
                 continue;
             }
             let reference = ChunkRef { id: want.id, length: want.length };
-            let Some((info, block_offset)) = locator.locate(&reference)? else {
+            let Some(Located { info, offset: block_offset, .. }) = locator.locate(&reference)? else {
                 task.lose(shared, PackError::Missing(want.id));
                 continue;
             };
