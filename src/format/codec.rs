@@ -125,6 +125,9 @@ impl Encoder {
     }
 }
 
+/// Values a list has room for before the first is read.
+const LIST_ROOM: usize = 4096;
+
 /// Takes values from the front of a slice.
 #[derive(Clone, Debug)]
 pub struct Decoder<'a> {
@@ -236,7 +239,8 @@ impl<'a> Decoder<'a> {
     ) -> Result<Vec<T>, FormatError> {
         let limit = (self.rest.len() / min_bytes.max(1)) as u64;
         let count = self.bounded(self.what, limit)? as usize;
-        let mut values = Vec::with_capacity(count);
+        // A value in memory can be larger than its shortest encoding; the list grows only by what was really read.
+        let mut values = Vec::with_capacity(count.min(LIST_ROOM));
         for _ in 0..count {
             values.push(take(self)?);
         }

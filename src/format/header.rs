@@ -1,22 +1,6 @@
 //! The plaintext header every object starts with.
 //!
-//! | offset | bytes | field |
-//! |---|---|---|
-//! | 0 | 8 | magic `LIFEBOAT` |
-//! | 8 | 2 | format version |
-//! | 10 | 1 | kind |
-//! | 11 | 1 | how the object's key is agreed: see [`Kem`] |
-//! | 12 | 4 | required features: a reader that does not know one refuses the object |
-//! | 16 | 4 | optional features: unknown ones may be ignored |
-//! | 20 | 16 | repository id |
-//! | 36 | 4 | dedup domain |
-//! | 40 | 4 | key epoch |
-//! | 44 | 4 | instance: raised when the same content must get another name |
-//! | 48 | 8 | directory offset (packs and manifests; else 0) |
-//! | 56 | 8 | directory length |
-//! | 64 | 2 | length of enc |
-//! | 66 | n | enc: the key agreement's public part |
-//! | 66+n | 32 | key commitment: tells a wrong key from damage |
+//! Its table, and every other layout, is in `docs/format.md`.
 //!
 //! Why a length-prefixed enc: a post-quantum hybrid's is 1120 bytes and must fit without a new layout.
 
@@ -116,7 +100,7 @@ impl Kem {
     }
 }
 
-/// See the module's table.
+/// The fields, in the order they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     pub version: u16,

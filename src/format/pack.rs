@@ -15,6 +15,8 @@ use super::id::{ChunkId, KeyId, ObjectHash, RunId, ShortId};
 
 /// Most plaintext bytes in one block.
 pub const BLOCK_RAW_LIMIT: u32 = 16 << 20;
+/// Length of an X25519 public key.
+const X25519_BYTES: usize = 32;
 /// Longest chunk, in bytes.
 pub const CHUNK_LIMIT: u32 = 8 << 20;
 /// Most bytes of a pack, directory included.
@@ -64,7 +66,8 @@ impl Origin {
             enc: decoder.bytes(ENC_LIMIT)?.to_vec(),
             commitment: decoder.array()?,
         };
-        if origin.kem == Kem::X25519 as u8 { Ok(origin) } else { Err(decoder.invalid()) }
+        let fits = origin.kem == Kem::X25519 as u8 && origin.enc.len() == X25519_BYTES;
+        if fits { Ok(origin) } else { Err(decoder.invalid()) }
     }
 }
 

@@ -5,6 +5,8 @@ mod command;
 mod damage;
 mod files;
 mod files_target;
+mod fuzz_replay;
+mod golden;
 mod hostile;
 mod reading;
 mod restore;

@@ -15,7 +15,7 @@ use lifeboat::engine::verify::keyless::verify_keyless;
 use lifeboat::engine::verify::outcome::VerifyOutcome;
 use lifeboat::engine::verify::subset::Subset;
 use lifeboat::engine::verify::{VerifyOptions, verify};
-use lifeboat::format::entry::Kind;
+use lifeboat::format::entry::{Content, Kind};
 use lifeboat::format::header::ObjectKind;
 use lifeboat::format::keyring::Key;
 use lifeboat::repo::create::{CreateOptions, create};
@@ -175,19 +175,28 @@ pub fn names(result: &Result<VerifyOutcome, EngineError>, object: &str) -> bool 
     }
 }
 
-/// Reads everything that can be read of every snapshot; panics on a byte that was never backed up. Returns how
-/// many files came back whole.
-pub async fn read_back(memory: &MemoryStore) -> usize {
-    let store: Arc<dyn Store> = Arc::new(memory.clone());
-    let Ok(repo) = open_in(&store).await else { return 0 };
-    if repo.sync(Thoroughness::Tolerant).await.is_err() {
-        return 0;
+/// A whole file, unless any of it cannot be read.
+async fn read_file(repo: &Repository, domain: u32, content: &Content) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut recipe = RecipeReader::new(&repo.reader, domain, content);
+    while let Some(refs) = recipe.next(&mut |_| true).await.ok()? {
+        for reference in refs {
+            bytes.extend_from_slice(&repo.reader.chunk(domain, ObjectKind::Data, &reference.id).await.ok()?);
+        }
     }
-    let Ok(list) = repo.snapshots().await else { return 0 };
-    let mut whole = 0;
+    Some(bytes)
+}
+
+/// Every file that can be read, as (snapshot id, absolute path, bytes).
+async fn readable(memory: &MemoryStore) -> Vec<(String, String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    let Ok(repo) = open_in(&store).await else { return found };
+    if repo.sync(Thoroughness::Tolerant).await.is_err() {
+        return found;
+    }
+    let Ok(list) = repo.snapshots().await else { return found };
     for snapshot in &list.snapshots {
-        let expected = sample().snapshots.iter().find(|(id, _)| *id == snapshot.id.hex());
-        let Some((_, expected)) = expected else { panic!("a snapshot that was never made") };
         let Ok(contents) = repo.contents(snapshot).await else { continue };
         let mut cursor = TreeCursor::new(&repo.reader, snapshot.domain, contents.root, b"");
         loop {
@@ -197,30 +206,38 @@ pub async fn read_back(memory: &MemoryStore) -> usize {
                 Err(_) => continue,
             };
             let Kind::File(content) = &entry.kind else { continue };
-            let mut bytes = Vec::new();
-            let mut recipe = RecipeReader::new(&repo.reader, snapshot.domain, content);
-            let mut is_whole = true;
-            while let Some(refs) = recipe.next(&mut |_| true).await.unwrap_or_else(|_| {
-                is_whole = false;
-                None
-            }) {
-                for reference in refs {
-                    match repo.reader.chunk(snapshot.domain, ObjectKind::Data, &reference.id).await {
-                        Ok(chunk) => bytes.extend_from_slice(&chunk),
-                        Err(_) => is_whole = false,
-                    }
-                }
-            }
-            if is_whole {
-                let path = String::from_utf8(path_of_key(&key)).unwrap();
-                let (_, before) =
-                    expected.iter().find(|(name, _)| path.ends_with(&format!("/{name}"))).unwrap();
-                assert!(*before == bytes, "{path} came back with other bytes");
-                whole += 1;
+            if let Some(bytes) = read_file(&repo, snapshot.domain, content).await {
+                found.push((snapshot.id.hex(), String::from_utf8(path_of_key(&key)).unwrap(), bytes));
             }
         }
     }
-    whole
+    found
+}
+
+/// Reads everything that can be read of every snapshot; panics on a byte that was never backed up. Returns how
+/// many files came back whole.
+pub async fn read_back(memory: &MemoryStore) -> usize {
+    let found = readable(memory).await;
+    for (id, path, bytes) in &found {
+        let (_, files) = sample().snapshots.iter().find(|(known, _)| known == id).expect("a known snapshot");
+        let (_, before) = files.iter().find(|(name, _)| path.ends_with(&format!("/{name}"))).unwrap();
+        assert!(before == bytes, "{path} came back with other bytes");
+    }
+    found.len()
+}
+
+/// The files of every snapshot, oldest first, by the path below the folder that was backed up.
+pub async fn read_files(memory: &MemoryStore) -> Vec<Files> {
+    let mut snapshots: Vec<(String, Files)> = Vec::new();
+    for (id, path, bytes) in readable(memory).await {
+        if snapshots.last().is_none_or(|(last, _)| *last != id) {
+            snapshots.push((id, Files::new()));
+        }
+        // /tmp/<name>/…
+        let below = path.splitn(4, '/').nth(3).unwrap().to_owned();
+        snapshots.last_mut().unwrap().1.insert(below, bytes);
+    }
+    snapshots.into_iter().map(|(_, files)| files).collect()
 }
 
 /// The kind of an object by its name.

@@ -1,0 +1,6 @@
+//! Bytes → `config` → the same bytes, or a refusal.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    lifeboat::format::parsers::is_canonical("config", bytes).expect("one value has one encoding");
+});

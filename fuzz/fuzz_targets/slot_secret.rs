@@ -1,0 +1,6 @@
+//! Bytes → `slot_secret` → the same bytes, or a refusal.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    lifeboat::format::parsers::is_canonical("slot_secret", bytes).expect("one value has one encoding");
+});
