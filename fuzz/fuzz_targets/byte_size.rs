@@ -1,4 +1,4 @@
-//! Any text as a size.
+//! Any text as a size in bytes: read or refused, without overflow.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
