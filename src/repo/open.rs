@@ -33,29 +33,34 @@ pub struct OpenOptions<'a> {
 
 /// What is at a location that should be a repository.
 pub async fn probe(store: &dyn Store) -> Result<(), RepoError> {
-    if !store.list("config").await?.is_empty() {
+    let location = store.location();
+    let configs = store.list("config").await;
+    if matches!(&configs, Ok(configs) if !configs.is_empty()) {
         return Ok(());
     }
-    let location = store.location();
-    if !store.list(ObjectKind::Snapshot.folder()).await?.is_empty() {
-        return Err(RepoError::Missing { object: "config/0".to_owned() });
+    // Other tools keep a file where we have a folder; on some storage that alone makes the listing fail.
+    if let Some(found) = foreign(store).await {
+        return Err(RepoError::NotARepository { location, found: found.to_owned() });
     }
+    configs?;
     for kind in [ObjectKind::Keyring, ObjectKind::Slot] {
         if !store.list(kind.folder()).await?.is_empty() {
             let found = "keys without a config: an `init` that did not finish".to_owned();
             return Err(RepoError::NotARepository { location, found });
         }
     }
-    for (folder, object, found) in [
-        ("keys", "config", "a restic or rustic repository"),
-        ("data", "README", "a borg repository"),
-        ("items", "repo-id", "a bupstash repository"),
-    ] {
-        if !store.list(folder).await?.is_empty() && store.get(object).await.is_ok() {
-            return Err(RepoError::NotARepository { location, found: found.to_owned() });
-        }
-    }
     Err(RepoError::NoRepository { location })
+}
+
+/// Whose repository it is instead. A guess for a message: what cannot be read is not looked at further.
+async fn foreign(store: &dyn Store) -> Option<&'static str> {
+    let has = async |folder| store.list(folder).await.is_ok_and(|listed| !listed.is_empty());
+    match store.get("config").await {
+        Ok(config) if config.starts_with(b"[repository]") => Some("a borg repository"),
+        Ok(_) if has("keys").await => Some("a restic or rustic repository"),
+        _ if has("items").await && has("data").await => Some("a bupstash repository"),
+        _ => None,
+    }
 }
 
 /// Reads all slots that decode, with their names. Damaged ones come back as errors.

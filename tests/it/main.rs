@@ -1,6 +1,7 @@
 //! All integration tests, one binary: one file per topic, real services, no mocks.
 
 mod bench;
+mod cli;
 mod command;
 mod damage;
 mod files;

@@ -61,8 +61,11 @@ pub fn tell(
             context.warn(if named { message } else { format!("{path}: {message}") });
         }
         let what = if options.dry_run { "would be" } else { "is" };
-        let number = outcome.problems.len();
-        context.warn(format_args!("the snapshot {what} partial: {number} problems, named above"));
+        let problems = match outcome.problems.len() {
+            1 => "1 problem".to_owned(),
+            number => format!("{number} problems"),
+        };
+        context.warn(format_args!("the snapshot {what} partial: {problems}, named above"));
     }
     match told {
         Err(error) if error.exit != Exit::Ok => Err(error),
