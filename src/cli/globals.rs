@@ -51,7 +51,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, hide_short_help = true)]
     pub settle: Option<Duration>,
     /// Storage option, such as concurrency=4, retries=10, timeout=5m, ssh-key=FILE, ssh-host-key=accept-new
-    #[arg(short, long = "option", global = true, value_name = "KEY=VALUE", value_parser = pair, hide_short_help = true)]
+    #[arg(long = "option", global = true, value_name = "KEY=VALUE", value_parser = pair, hide_short_help = true)]
     pub options: Vec<(String, String)>,
 }
 

@@ -8,6 +8,9 @@ mod password;
 mod settings;
 mod storage;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 pub use environment::Environment;

@@ -1,4 +1,4 @@
-//! The storage's options: credentials from the environment, tunables from `-o key=value`.
+//! The storage's options: credentials from the environment, tunables from `--option key=value`.
 
 use std::time::Duration;
 

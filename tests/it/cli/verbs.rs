@@ -45,7 +45,7 @@ fn senseless_command_lines_are_usage_errors() {
         &["backup", "--time", "yesterday", "/etc"],
         &["init", "--pack-size", "1G"],
         &["snapshots", "--limit-upload", "0"],
-        &["snapshots", "-o", "retries=many"],
+        &["snapshots", "--option", "retries=many"],
         &["snapshots", "-r", "ftp://host/x"],
         &["snapshots", "-r", ""],
     ] {
