@@ -37,7 +37,8 @@ fn the_cache_is_the_systems_for_root_and_the_users_for_others() {
     let home = ("HOME", "/home/u");
     let xdg = ("XDG_CACHE_HOME", "/xdg");
     let own = ("LIFEBOAT_CACHE_DIR", "/own");
-    let table: [(&[(&str, &str)], bool, Option<&str>); 7] = [
+    type Row<'t> = (&'t [(&'t str, &'t str)], bool, Option<&'t str>);
+    let table: [Row; 7] = [
         (&[home], false, Some("/home/u/.cache/lifeboat")),
         (&[home], true, Some("/var/cache/lifeboat")),
         (&[], true, Some("/var/cache/lifeboat")),
