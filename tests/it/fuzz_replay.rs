@@ -37,11 +37,9 @@ fn check_other(target: &str, bytes: &[u8]) {
                 excludes.matches(path, path.len() % 2 == 0);
             }
         }
-        "restore_key" => {
-            if Target::check_key(bytes).is_ok() && !bytes.is_empty() {
-                for name in bytes.split(|byte| *byte == 0) {
-                    assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&b'/'));
-                }
+        "restore_key" if Target::check_key(bytes).is_ok() && !bytes.is_empty() => {
+            for name in bytes.split(|byte| *byte == 0) {
+                assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&b'/'));
             }
         }
         "path_key" if !bytes.contains(&0) => {
