@@ -13,3 +13,4 @@ mod reading;
 mod restore;
 mod services;
 mod store;
+mod verify;
