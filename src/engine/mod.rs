@@ -5,9 +5,11 @@
 //! only a log line. Destructive verbs are `plan` (pure and printable: it is the dry run) and then `apply`.
 
 pub mod backup;
+pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
+pub mod kit;
 pub mod ls;
 pub mod read;
 pub mod repair;
@@ -46,6 +48,7 @@ impl From<RepoError> for EngineError {
     fn from(error: RepoError) -> Self {
         match error {
             RepoError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            RepoError::Refused(why) => Self::Refused(why),
             error => Self::Repo(error),
         }
     }

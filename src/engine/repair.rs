@@ -121,7 +121,7 @@ pub async fn apply_index(
     }
     progress.phase("reading directories");
     progress.add_total(0, plan.listed.len() as u64);
-    let mut headless = HashMap::new();
+    let (mut headless, mut doubtful) = (HashMap::new(), HashMap::new());
     let mut packs: Vec<_> = plan.listed.into_iter().collect();
     packs.sort_by_key(|(hash, _)| *hash);
     let mut reads = futures::stream::iter(packs)
@@ -131,6 +131,10 @@ pub async fn apply_index(
         cancel.check()?;
         progress.add_done(0, 1);
         match result {
+            // A revoked key's own word is not taken; what the owner vouched for stands in the old index.
+            Ok(Some((_, directory))) if repo.is_revoked(&directory.author) => {
+                doubtful.insert(hash, listed);
+            }
             Ok(Some((header, directory))) => {
                 let (kind, size) = (header.kind, listed.size_bytes);
                 let row = IndexPack::from_directory(hash, kind, size, origin_of(&header), &directory);
@@ -145,7 +149,7 @@ pub async fn apply_index(
             Err(error) => return Err(error.into()),
         }
     }
-    repair.keep_rows_of(headless, &plan.replaced).await?;
+    repair.keep_rows_of(headless, doubtful, &plan.replaced).await?;
     let replaced: Vec<ObjectHash> = plan
         .replaced
         .iter()
@@ -204,17 +208,19 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Rows of packs whose directory is damaged, from the old index objects that can be read.
+    /// Rows of packs whose directory is damaged or not to be believed, from the old index objects that can be read.
     async fn keep_rows_of(
         &mut self,
         headless: HashMap<ObjectHash, (ListedPack, String)>,
+        doubtful: HashMap<ObjectHash, ListedPack>,
         indexes: &[String],
     ) -> Result<(), EngineError> {
-        if headless.is_empty() {
+        if headless.is_empty() && doubtful.is_empty() {
             return Ok(());
         }
         let mut kept = HashSet::new();
-        let listed = headless.iter().map(|(hash, (listed, _))| (*hash, *listed)).collect();
+        let damaged = headless.iter().map(|(hash, (listed, _))| (*hash, *listed));
+        let listed = damaged.chain(doubtful).collect();
         for hash in indexes.iter().filter_map(|name| name.rsplit('/').next().and_then(ObjectHash::from_hex)) {
             let (domain, index) = match self.repo.read_index(&hash).await {
                 Ok(Some(read)) => read,
@@ -223,7 +229,7 @@ impl Repair<'_> {
                 Err(error) => return Err(error.into()),
             };
             for row in self.repo.trusted_packs(index, &listed) {
-                if headless.contains_key(&row.pack) && kept.insert(row.pack) {
+                if kept.insert(row.pack) {
                     self.take(domain, row).await?;
                 }
             }

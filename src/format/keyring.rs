@@ -24,6 +24,9 @@ impl std::fmt::Debug for Key {
     }
 }
 
+/// Longest label of a key, slot or domain, in bytes.
+pub const LABEL_LIMIT: usize = 4096;
+
 /// What a key may do. The number is on storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -33,6 +36,17 @@ pub enum Role {
     Maintainer = 1,
     Writer = 2,
     Auditor = 3,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "owner",
+            Self::Maintainer => "maintainer",
+            Self::Writer => "writer",
+            Self::Auditor => "auditor",
+        })
+    }
 }
 
 impl Role {
@@ -92,7 +106,7 @@ impl DomainKeys {
         let key = |d: &mut Decoder<'_>| Ok(Key(d.array()?));
         let keys = Self {
             domain: d.varint_u32()?,
-            label: d.str(4096)?,
+            label: d.str(LABEL_LIMIT)?,
             id: d.option(key)?,
             cut: d.option(key)?,
             epochs: d.list(100, |d| {
@@ -248,7 +262,7 @@ impl SlotInfo {
     /// Takes the readable part; the sealed secret is what the decoder has left.
     pub fn take(d: &mut Decoder<'_>) -> Result<Self, FormatError> {
         Ok(Self {
-            label: d.str(4096)?,
+            label: d.str(LABEL_LIMIT)?,
             role: Role::take(d)?,
             key: KeyId(d.array()?),
             owner_key: d.array()?,

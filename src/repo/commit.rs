@@ -84,19 +84,30 @@ impl Run<'_> {
     /// Step 4. Which of the chunks the snapshot reaches are in no pack that may be relied upon; empty when all is
     /// well. Cheap when no pack went or was condemned since the run began.
     pub async fn check(&mut self, reach: &mut Reach) -> Result<Vec<(ObjectKind, ShortId)>, RepoError> {
+        let home = self.repo.access.home;
+        let missing = self.check_domains([(home, reach)]).await?;
+        Ok(missing.into_iter().map(|(_, kind, id)| (kind, id)).collect())
+    }
+
+    /// Step 4 for what lies in several dedup domains: as only a copy into a replica writes.
+    pub async fn check_domains<'l>(
+        &mut self,
+        reaches: impl IntoIterator<Item = (u32, &'l mut Reach)>,
+    ) -> Result<Vec<(u32, ObjectKind, ShortId)>, RepoError> {
         let repo = self.repo;
         repo.settle().await;
         repo.sync(Thoroughness::Tolerant).await?;
         let generation = repo.index.generation()?;
         let mut missing = Vec::new();
         if generation != self.generation {
-            let home = repo.access.home;
-            reach.for_each(|kind, id| {
-                if missing.len() < MISSING_LIMIT && !repo.index.contains(home, kind, &id)? {
-                    missing.push((kind, id));
-                }
-                Ok(())
-            })?;
+            for (domain, reach) in reaches {
+                reach.for_each(|kind, id| {
+                    if missing.len() < MISSING_LIMIT && !repo.index.contains(domain, kind, &id)? {
+                        missing.push((domain, kind, id));
+                    }
+                    Ok(())
+                })?;
+            }
             if missing.is_empty() {
                 self.generation = generation;
             }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::RepoError;
-use crate::format::id::RepoId;
 
 /// The newest this machine has seen of what must never go back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +30,10 @@ pub struct Local {
 }
 
 impl Local {
-    /// `<cache folder>/<repository id>`, made if need be.
-    pub fn open(cache: Option<&Path>, repo: &RepoId) -> Result<Self, RepoError> {
+    /// `<cache folder>/<name>`, made if need be. The name is the repository's id, with more to it for a replica.
+    pub fn open(cache: Option<&Path>, name: &str) -> Result<Self, RepoError> {
         let Some(cache) = cache else { return Ok(Self { folder: None }) };
-        let folder = cache.join(repo.hex());
+        let folder = cache.join(name);
         for folder in [folder.clone(), folder.join("snapshots"), folder.join("files")] {
             make_private_folder(&folder)?;
         }

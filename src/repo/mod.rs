@@ -6,11 +6,14 @@
 
 pub mod commit;
 pub mod create;
+pub mod keys;
+pub mod kit;
 pub mod local;
 pub mod marks;
 pub mod open;
 pub mod reach;
 pub mod recipe;
+pub mod replica;
 pub mod run;
 pub mod sink;
 pub mod snapshots;
@@ -28,6 +31,7 @@ use crate::format::FormatError;
 use crate::format::entry::Timestamp;
 use crate::format::id::{KeyId, SnapshotId};
 use crate::format::keyring::{Keyring, Member, Roster};
+use crate::format::manifest::Summary;
 use crate::format::signed::Config;
 use crate::pack::PackError;
 use crate::pack::index::IndexMap;
@@ -64,6 +68,9 @@ pub enum RepoError {
     NoSnapshot(String),
     #[error("{selector:?} matches snapshots of several jobs: {jobs}")]
     AmbiguousSnapshot { selector: String, jobs: String },
+    /// What was asked makes no sense or would be unsafe.
+    #[error("{0}")]
+    Refused(String),
     /// Another run got in the way; nothing is lost and the same command may be run again.
     #[error("{0}")]
     Conflict(String),
@@ -180,6 +187,20 @@ impl Repository {
         self.member(key).map(|member| member.verifying)
     }
 
+    /// Whether a key was revoked: what only it signs is not believed any more.
+    pub fn is_revoked(&self, key: &KeyId) -> bool {
+        self.member(key).is_some_and(|member| member.revoked.is_some())
+    }
+
+    /// Whether a manifest counts: not one that a revoked key signed after the snapshots vouched for.
+    pub fn trusts(&self, summary: &Summary) -> bool {
+        let Some(heads) = self.member(&summary.author).and_then(|member| member.revoked.as_ref()) else {
+            return true;
+        };
+        let own = Summary::job_hash(&summary.job);
+        heads.iter().any(|(job, sequence)| *job == own && summary.sequence <= *sequence)
+    }
+
     /// Errors unless this key is the owner's.
     pub fn require_owner(&self, what: &'static str) -> Result<&Owner, RepoError> {
         self.owner.as_ref().ok_or_else(|| self.not_permitted(what))
@@ -187,7 +208,7 @@ impl Repository {
 
     /// The error for what this key's role may not do.
     pub fn not_permitted(&self, what: &'static str) -> RepoError {
-        RepoError::NotPermitted { role: format!("{:?}", self.access.role).to_lowercase(), what }
+        RepoError::NotPermitted { role: self.access.role.to_string(), what }
     }
 
     /// Waits Δ: until what was acknowledged before is seen by everybody.

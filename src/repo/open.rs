@@ -7,7 +7,7 @@ use super::local::Local;
 use super::{Owner, RepoError, Repository, World};
 use crate::format::FormatError;
 use crate::format::header::{Header, ObjectKind};
-use crate::format::id::RepoId;
+use crate::format::id::{RepoId, to_hex};
 use crate::format::keyring::{Keyring, Role, Roster, SlotSecret};
 use crate::format::signed::Config;
 use crate::pack::index::IndexMap;
@@ -29,6 +29,9 @@ pub struct OpenOptions<'a> {
     pub cache: Option<&'a Path>,
     /// Bytes of opened blocks kept for reads; 0 is 16 MiB.
     pub block_cache_bytes: usize,
+    /// The keys may come from a recovery kit, which may be older than the last rotation: the keyrings in manifests
+    /// are looked at too.
+    pub from_kit: bool,
 }
 
 /// What is at a location that should be a repository.
@@ -124,13 +127,13 @@ pub async fn open(
 ) -> Result<Repository, RepoError> {
     probe(store.as_ref()).await?;
     let Unlocked { repo, owner_key, secret } = unlock_slots(store.as_ref(), unlock).await?;
-    let local = Local::open(options.cache, &repo)?;
     let owner_id = key_id(&owner_key);
     let find = |key: &_| (*key == owner_id).then_some(owner_key);
     let (config_number, bytes) = newest(store.as_ref(), ObjectKind::Config).await?;
     let name = || format!("config/{config_number}");
     let signed = open_signed(&bytes, ObjectKind::Config, &repo, find).map_err(RepoError::object(name()))?;
     let config = Config::decode(&signed.body).map_err(|e| RepoError::object(name())(e.into()))?;
+    let local = Local::open(options.cache, &local_name(&repo, &config, store.as_ref()))?;
     let (roster_number, bytes) = newest(store.as_ref(), ObjectKind::Roster).await?;
     let name = || format!("roster/{roster_number}");
     let signed = open_signed(&bytes, ObjectKind::Roster, &repo, find).map_err(RepoError::object(name()))?;
@@ -147,7 +150,8 @@ pub async fn open(
         SlotSecret::Owner { root } => Some(OwnerRoot(root.clone())),
         SlotSecret::Member { .. } => None,
     };
-    let (keyring_number, keyring_object) = find_keyring(store.as_ref(), root.as_ref(), &repo).await?;
+    let (keyring_number, keyring_object) =
+        find_keyring(store.as_ref(), root.as_ref(), &repo, options.from_kit).await?;
     check_numbers(&local, config_number, roster_number, keyring_number)?;
     let (access, owner) =
         make_access(repo, &owner_key, secret, &roster, keyring_number, &keyring_object, store.as_ref())?;
@@ -164,13 +168,18 @@ async fn find_keyring(
     store: &dyn Store,
     root: Option<&OwnerRoot>,
     repo: &RepoId,
+    from_kit: bool,
 ) -> Result<(u64, bytes::Bytes), RepoError> {
     let newest = newest(store, ObjectKind::Keyring).await;
     let Some(root) = root else { return newest };
     let cause = match newest {
         Ok((number, bytes)) => match open_keyring(root, repo, &bytes) {
             // A number that is not the name's is judged by the caller: that is a rollback, not a loss.
-            Ok(_) => return Ok((number, bytes)),
+            Ok(_) if !from_kit => return Ok((number, bytes)),
+            Ok(_) => {
+                let carried = recover_keyring(store, root, repo).await?;
+                return Ok(carried.filter(|(carried, _)| *carried > number).unwrap_or((number, bytes)));
+            }
             Err(cause) => RepoError::object(format!("keyring/{number}"))(cause),
         },
         Err(error) if error.is_damage() => error,
@@ -207,6 +216,15 @@ pub async fn recover_keyring(
     Ok(best)
 }
 
+/// The local cache's name. A replica has its repository's id, but objects and numbers of its own.
+fn local_name(repo: &RepoId, config: &Config, store: &dyn Store) -> String {
+    if !config.replica {
+        return repo.hex();
+    }
+    let place = blake3::hash(store.location().as_bytes());
+    format!("{repo}-replica-{}", to_hex(&place.as_bytes()[..8]))
+}
+
 fn make_access(
     repo: RepoId,
     owner_key: &[u8; 32],
@@ -236,7 +254,7 @@ fn make_access(
             let identity = Identity::from_seed(&signing);
             let member = roster.members.iter().find(|member| member.key == identity.key);
             let member = member.ok_or_else(|| RepoError::WrongKey { location: store.location() })?;
-            let role = format!("{:?}", member.role).to_lowercase();
+            let role = member.role.to_string();
             if member.revoked.is_some() {
                 let what = "be used any more: it was revoked by the owner";
                 return Err(RepoError::NotPermitted { role, what });

@@ -32,6 +32,8 @@ pub struct SnapshotList {
     pub damaged: Vec<(String, RepoError)>,
     /// Manifests of domains this key has no part in.
     pub foreign: Vec<String>,
+    /// Signed by a revoked key after what the owner vouched for: nothing to restore from, nothing to keep for.
+    pub untrusted: Vec<Snapshot>,
 }
 
 /// Which snapshots a command means.
@@ -70,9 +72,11 @@ impl Repository {
                 Ok(None) => list.foreign.push(object),
                 Ok(Some(mut snapshot)) => {
                     snapshot.confirmed = confirmed.contains(&snapshot.id);
-                    if !forgotten.contains(&snapshot.id) {
-                        list.snapshots.push(snapshot);
+                    let trusted = self.trusts(&snapshot.summary);
+                    if forgotten.contains(&snapshot.id) {
+                        continue;
                     }
+                    if trusted { &mut list.snapshots } else { &mut list.untrusted }.push(snapshot);
                 }
                 // Forgotten by somebody else since the listing.
                 Err(RepoError::Store(error)) if error.is_not_found() => {}

@@ -145,16 +145,18 @@ impl Repository {
         open_index(&self.access, &bytes, |key| self.verifying_key(key)).map_err(RepoError::object(name))
     }
 
-    /// The rows of an index that may be believed: signed by the pack's own author, or by the owner or a
-    /// maintainer. Of packs that are not listed nothing is kept.
+    /// The rows of an index that may be believed: signed by the owner or a maintainer, or by the pack's own author
+    /// while that key stands. Of packs that are not listed nothing is kept.
     pub fn trusted_packs(&self, index: Index, listed: &HashMap<ObjectHash, ListedPack>) -> Vec<IndexPack> {
         let author = index.author;
         let vouches = author
             .and_then(|key| self.member(&key))
             .is_some_and(|member| matches!(member.role, Role::Owner | Role::Maintainer));
+        let revoked = author.is_some_and(|key| self.is_revoked(&key));
         let mut packs = index.packs;
         packs.retain(|pack| {
             (vouches || Some(pack.author) == author)
+                && !revoked
                 && listed
                     .get(&pack.pack)
                     .is_some_and(|listed| listed.kind == pack.kind && listed.size_bytes == pack.size_bytes)
@@ -172,6 +174,8 @@ impl Repository {
         for hash in std::mem::take(&mut inventory.unindexed) {
             let Some(listed) = inventory.packs.get(&hash).copied() else { continue };
             match self.read_directory(&hash, &listed).await {
+                // A revoked key's pack counts only where the owner signed a row for it.
+                Ok(Some((_, pack))) if self.is_revoked(&pack.author) => left.push(hash),
                 Ok(Some((domain, pack))) => self.index.add_packs(domain, &[pack])?,
                 Ok(None) => left.push(hash),
                 Err(RepoError::Store(error)) if error.is_not_found() => {

@@ -23,7 +23,7 @@ pub enum SealError {
     #[error("content does not authenticate: damaged or tampered with")]
     Damaged,
     /// This holder's role was not given the key that is needed.
-    #[error("this key cannot open {0}")]
+    #[error("this key adds; it cannot restore: {0} open only with the owner's passphrase or recovery kit")]
     NotPermitted(&'static str),
     /// No key is known for the dedup domain and epoch in the header.
     #[error("no key for domain {domain}, epoch {epoch}")]
