@@ -14,6 +14,7 @@ use crate::config::{Origin, Settings};
 use crate::format::id::RepoId;
 use crate::repo::create::{CreateOptions, create, require_vacant};
 use crate::repo::open::{OpenOptions, open};
+use crate::repo::replica::KeysCopied;
 use crate::repo::{RepoError, Repository, World};
 use crate::seal::slot::Unlock;
 use crate::store::{self, Location, Store, StoreError, StoreErrorKind};
@@ -33,6 +34,8 @@ pub enum AppError {
     LogFilter { filter: String, cause: String },
     #[error(transparent)]
     Repo(#[from] RepoError),
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cannot start {what}: {cause}")]
@@ -58,12 +61,22 @@ pub fn location(settings: &Settings) -> Result<&Location, AppError> {
     settings.repository.as_ref().map(|found| &found.value).ok_or(AppError::NoRepositoryNamed)
 }
 
-/// The store at a location. A local folder that does not exist is a repository that does not exist.
+/// The store at a location. A local folder that does not exist is a repository that does not exist. With a recovery
+/// kit, the store of the repository that the settings name is completed from it.
 pub fn open_store(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
-    store::open(location, &settings.store).map_err(|error| match error.kind {
+    let store = store::open(location, &settings.store).map_err(|error| match error.kind {
         StoreErrorKind::NotFound => RepoError::NoRepository { location: location.to_string() }.into(),
-        _ => error.into(),
-    })
+        _ => AppError::from(error),
+    })?;
+    match kit(settings, location) {
+        Some(path) => Ok(crate::engine::kit::load(path)?.over(store)),
+        None => Ok(store),
+    }
+}
+
+fn kit<'s>(settings: &'s Settings, location: &Location) -> Option<&'s Path> {
+    let own = settings.repository.as_ref().is_some_and(|found| found.value == *location);
+    settings.kit.as_deref().filter(|_| own)
 }
 
 /// Opens the repository at `location`.
@@ -74,7 +87,8 @@ pub async fn open_repository(
 ) -> Result<Repository, AppError> {
     let store = open_store(settings, location)?;
     let cache = usable_cache(settings);
-    let options = OpenOptions { cache, ..OpenOptions::default() };
+    let from_kit = kit(settings, location).is_some();
+    let options = OpenOptions { cache, from_kit, ..OpenOptions::default() };
     Ok(open(store, unlock, &options, world()).await?)
 }
 
@@ -92,6 +106,11 @@ pub async fn create_repository(
     options: &CreateOptions,
 ) -> Result<RepoId, AppError> {
     Ok(create(store, unlock, options, &world()).await?)
+}
+
+/// Makes a replica of an opened repository there, keys only.
+pub async fn create_replica(source: &Repository, store: Arc<dyn Store>) -> Result<KeysCopied, AppError> {
+    Ok(crate::repo::replica::create(source, store).await?)
 }
 
 /// The cache folder. One that nobody asked for and that cannot be made is done without.

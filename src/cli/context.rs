@@ -79,7 +79,11 @@ impl Context {
 
     /// Opens the repository that the settings name.
     pub async fn open(&self) -> Result<Repository, CliError> {
-        let location = self.location()?;
+        self.open_at(self.location()?).await
+    }
+
+    /// Opens a repository with the password that the settings give, wherever it is.
+    pub async fn open_at(&self, location: &Location) -> Result<Repository, CliError> {
         // Before the password: nobody should type one for a place where nothing is.
         let store = app::open_store(&self.settings, location)?;
         self.until_cancelled(async { Ok(crate::repo::open::probe(store.as_ref()).await?) }).await?;

@@ -133,7 +133,7 @@ fn repo_exit(error: &RepoError) -> Exit {
         RepoError::NoRepository { .. } | RepoError::NotARepository { .. } => Exit::NoRepository,
         RepoError::Exists { .. } | RepoError::Conflict(_) | RepoError::Forgotten(_) => Exit::Conflict,
         RepoError::WrongKey { .. } => Exit::WrongKey,
-        RepoError::AmbiguousSnapshot { .. } => Exit::Usage,
+        RepoError::AmbiguousSnapshot { .. } | RepoError::Refused(_) => Exit::Usage,
         RepoError::Store(error) => store_exit(error),
         RepoError::Pack(crate::pack::PackError::Store(error)) => store_exit(error),
         RepoError::Cancelled(_) => Exit::Interrupted,
@@ -207,6 +207,7 @@ impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
             AppError::Repo(error) => error.into(),
+            AppError::Engine(error) => error.into(),
             AppError::Store(error) => error.into(),
             AppError::NoRepositoryNamed => {
                 Self::from_chain(Exit::Usage, &error).hint("write -r PATH|URL or set LIFEBOAT_REPOSITORY")

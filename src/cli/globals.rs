@@ -23,6 +23,9 @@ pub struct Globals {
     /// Key file to open the repository with, instead of a password [env: LIFEBOAT_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Recovery kit to take keys from that the storage lost; the owner's password is still needed
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub kit: Option<PathBuf>,
     /// Folder for the local cache [env: LIFEBOAT_CACHE_DIR]
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "no_cache")]
     pub cache_dir: Option<PathBuf>,
@@ -62,6 +65,7 @@ impl Globals {
             password_file: self.password_file.clone(),
             password_command: self.password_command.clone(),
             key_file: self.key_file.clone(),
+            kit: self.kit.clone(),
             cache_dir: self.cache_dir.clone(),
             no_cache: self.no_cache,
             upload_limit_bytes_per_second: self.limit_upload,

@@ -1,20 +1,17 @@
 //! `init`: makes a repository and says what must be kept safe.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
+use super::new_secret::make_key_file;
 use super::{CliError, Context, Exit};
 use crate::app;
-use crate::base::{byte_size, random};
-use crate::config::{Origin, Password, PasswordSource};
-use crate::format::id::{RepoId, to_hex};
-use crate::format::keyring::{ARGON_MEMORY_LIMIT_KIB, ARGON_PASSES_LIMIT, Key};
+use crate::base::byte_size;
+use crate::config::{Environment, Origin, Password, PasswordSource};
+use crate::format::id::RepoId;
+use crate::format::keyring::{ARGON_MEMORY_LIMIT_KIB, ARGON_PASSES_LIMIT};
 use crate::repo::create::CreateOptions;
 use crate::seal::slot::{Cost, Unlock};
-use crate::store::Location;
+use crate::store::{Location, Store};
 
 /// Packs smaller than this cost a request for next to nothing; larger ones do not fit the memory budget.
 const PACK_RANGE_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=128 << 20;
@@ -36,6 +33,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(ARGON_PASSES_LIMIT)))]
     argon_passes: u32,
+    /// Make a replica of this repository: same keys, own retention; `copy --to` fills it
+    #[arg(long, value_name = "PATH|URL", conflicts_with_all = ["label", "pack_size", "argon_memory", "argon_passes"])]
+    replica_of: Option<String>,
 }
 
 fn pack_size(text: &str) -> Result<u64, String> {
@@ -59,6 +59,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let location = context.location()?;
     // Before the password: nobody should think of one for nothing.
     let store = app::vacant_store(&context.settings, location).await?;
+    if let Some(source) = &args.replica_of {
+        return replica(source, store, context).await;
+    }
     let password = password(context)?;
     let options = CreateOptions {
         label: args.label,
@@ -76,28 +79,31 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
+async fn replica(source: &str, store: Arc<dyn Store>, context: &Context) -> Result<Exit, CliError> {
+    let source = crate::config::location(source, &Environment::of_process())?;
+    let source = context.open_at(&source).await?;
+    app::create_replica(&source, store).await?;
+    let location = context.location()?;
+    if context.json {
+        let id = source.access.repo.hex();
+        let answer =
+            serde_json::json!({ "repository_id": id, "location": location.to_string(), "replica": true });
+        context.json(&answer)?;
+    } else if !context.quiet {
+        let from = source.store.location();
+        context.print(format_args!(
+            "created a replica of {from}\n    at {location}\n\n\
+             It opens with the same passwords and keys.\n\nNext:\n  lifeboat -r {from} copy --to {location}"
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
+
 /// As the settings say; a key file that does not exist yet is made.
 fn password(context: &Context) -> Result<Password, CliError> {
     match &context.settings.password.value {
         PasswordSource::KeyFile(path) if !path.exists() => Ok(Unlock::KeyFile(make_key_file(path)?)),
         _ => context.new_password(),
-    }
-}
-
-fn make_key_file(path: &Path) -> Result<Key, CliError> {
-    let key = Key(random::array(&random::SystemRandom));
-    let write = || {
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-        let line = Zeroizing::new(to_hex(&key.0) + "\n");
-        file.write_all(line.as_bytes())?;
-        // Durable before anything is sealed with it.
-        file.sync_all()
-    };
-    match write() {
-        Ok(()) => Ok(key),
-        Err(error) => {
-            Err(CliError::new(Exit::Failed, format!("make the key file {}: {error}", path.display())))
-        }
     }
 }
 

@@ -19,6 +19,7 @@ mod backup;
 mod cache;
 mod completions;
 mod context;
+mod copy;
 mod demo;
 mod diff;
 mod doctor;
@@ -30,7 +31,10 @@ pub mod filter;
 mod find;
 mod globals;
 mod init;
+mod key;
+mod kit;
 mod ls;
+mod new_secret;
 pub mod output;
 mod paths;
 pub mod progress;
@@ -103,6 +107,12 @@ enum Command {
     Diff(diff::Args),
     /// Count what snapshots hold and what the repository takes
     Stats(stats::Args),
+    /// Copy snapshots into another repository or a replica
+    Copy(copy::Args),
+    /// List and change the keys
+    Key(key::Args),
+    /// Make or show the recovery kit: what is needed when everything else is gone
+    Kit(kit::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print the version and what this build can read
@@ -127,6 +137,9 @@ impl Command {
             Self::Find(_) => "find",
             Self::Diff(_) => "diff",
             Self::Stats(_) => "stats",
+            Self::Copy(_) => "copy",
+            Self::Key(_) => "key",
+            Self::Kit(_) => "kit",
             Self::Completions(_) => "completions",
             Self::Version(_) => "version",
         }
@@ -149,6 +162,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Find(args) => find::run(args, context).await,
         Command::Diff(args) => diff::run(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
+        Command::Copy(args) => copy::run(args, context).await,
+        Command::Key(args) => key::run(args, context).await,
+        Command::Kit(args) => kit::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
     }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 pub use environment::Environment;
 pub use password::{Password, PasswordSource, read_key_file};
-pub use settings::{Found, LogFormat, LogSettings, Origin, Overrides, Settings};
+pub use settings::{Found, LogFormat, LogSettings, Origin, Overrides, Settings, location};
 pub use storage::duration as parse_duration;
 
 /// Why the settings make no sense. Nothing was tried.

@@ -48,6 +48,7 @@ pub struct Overrides {
     pub password_file: Option<PathBuf>,
     pub password_command: Option<String>,
     pub key_file: Option<PathBuf>,
+    pub kit: Option<PathBuf>,
     pub cache_dir: Option<PathBuf>,
     pub no_cache: bool,
     pub upload_limit_bytes_per_second: Option<u64>,
@@ -79,6 +80,8 @@ pub struct LogSettings {
 pub struct Settings {
     pub repository: Option<Found<Location>>,
     pub password: Found<PasswordSource>,
+    /// A recovery kit that stands in for keys that the storage lost.
+    pub kit: Option<PathBuf>,
     /// `None`: nothing is kept on disk.
     pub cache: Found<Option<PathBuf>>,
     pub store: StoreOptions,
@@ -94,6 +97,7 @@ impl Settings {
         Ok(Self {
             repository: repository(overrides, environment)?,
             password: password::find(overrides, environment)?,
+            kit: overrides.kit.clone(),
             cache: cache(overrides, environment),
             store: storage::options(overrides, environment)?,
             log: log(overrides, environment)?,
@@ -101,6 +105,11 @@ impl Settings {
             user: user(environment),
         })
     }
+}
+
+/// Any further address a verb is given, completed as the repository's own is.
+pub fn location(text: &str, environment: &Environment) -> Result<Location, ConfigError> {
+    storage::complete(text.parse()?, environment)
 }
 
 fn repository(
@@ -116,7 +125,7 @@ fn repository(
         }
     };
     let Some(Found { value, origin }) = found else { return Ok(None) };
-    let value = storage::complete(value.parse()?, environment)?;
+    let value = location(&value, environment)?;
     Ok(Some(Found { value, origin }))
 }
 
