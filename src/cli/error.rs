@@ -157,6 +157,9 @@ fn repo_hint(error: &RepoError) -> Option<&'static str> {
         _ if error.newer_version().is_some() => Some("install that version; nothing here is damaged"),
         RepoError::NoRepository { .. } => Some("check the address, or make one with `lifeboat init`"),
         RepoError::Exists { .. } => Some("a repository is never overwritten: choose another place"),
+        RepoError::Missing { .. } => {
+            Some("a recovery kit supplies what opens a repository: --kit FILE; else look at a replica")
+        }
         RepoError::NoSnapshot(_) => Some("`lifeboat snapshots` lists what there is"),
         RepoError::AmbiguousSnapshot { .. } => {
             Some("write JOB@latest, narrow it with --job, --host or --tag, or give more of the id")

@@ -46,6 +46,9 @@ pub async fn probe(store: &dyn Store) -> Result<(), RepoError> {
         return Err(RepoError::NotARepository { location, found: found.to_owned() });
     }
     configs?;
+    if !store.list(ObjectKind::Snapshot.folder()).await?.is_empty() {
+        return Err(RepoError::Missing { object: "config/0".to_owned() });
+    }
     for kind in [ObjectKind::Keyring, ObjectKind::Slot] {
         if !store.list(kind.folder()).await?.is_empty() {
             let found = "keys without a config: an `init` that did not finish".to_owned();
