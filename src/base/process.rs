@@ -36,11 +36,13 @@ pub struct ProcessOptions {
     pub no_progress: Option<Duration>,
     /// How long the group has between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// Environment variables the child does not get: what is our secret is not its.
+    pub withheld: &'static [&'static str],
 }
 
 impl Default for ProcessOptions {
     fn default() -> Self {
-        Self { no_progress: Some(Duration::from_secs(30 * 60)), grace: Duration::from_secs(5) }
+        Self { no_progress: Some(Duration::from_secs(30 * 60)), grace: Duration::from_secs(5), withheld: &[] }
     }
 }
 
@@ -106,6 +108,9 @@ impl Process {
     ) -> Result<Self, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let error = |cause| ProcessError::Start { program: program.clone(), cause };
+        for name in options.withheld {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(error)?;
         let pipes = child.stdout.take().zip(child.stderr.take());

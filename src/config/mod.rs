@@ -18,6 +18,9 @@ pub use password::{Password, PasswordSource, read_key_file};
 pub use settings::{Found, LogFormat, LogSettings, Origin, Overrides, Settings, location};
 pub use storage::duration as parse_duration;
 
+/// Variables that hold a secret themselves: no child process gets them.
+pub const SECRET_VARIABLES: &[&str] = &["LIFEBOAT_PASSWORD"];
+
 /// Why the settings make no sense. Nothing was tried.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

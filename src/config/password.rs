@@ -126,7 +126,11 @@ fn run(command: &str, origin: Origin) -> Result<Secret, ConfigError> {
     let failed = |cause: String| ConfigError::PasswordCommand { origin, cause };
     let shell = std::ffi::OsStr::from_bytes(b"/bin/sh");
     // It may ask a person, so it keeps our stdin and stderr.
-    let child = Command::new(shell).arg("-c").arg(command).stderr(Stdio::inherit()).output();
+    let mut child = Command::new(shell);
+    for name in super::SECRET_VARIABLES {
+        child.env_remove(name);
+    }
+    let child = child.arg("-c").arg(command).stderr(Stdio::inherit()).output();
     let output = child.map_err(|error| failed(error.to_string()))?;
     let stdout = Zeroizing::new(output.stdout);
     if !output.status.success() {

@@ -86,8 +86,11 @@ fn much_on_stderr_blocks_nothing_and_its_end_is_kept() {
 
 #[test]
 fn a_command_that_stalls_is_ended_with_its_children() {
-    let process =
-        ProcessOptions { no_progress: Some(Duration::from_millis(300)), grace: Duration::from_millis(200) };
+    let process = ProcessOptions {
+        no_progress: Some(Duration::from_millis(300)),
+        grace: Duration::from_millis(200),
+        withheld: &[],
+    };
     let options = CommandOptions { process, ..CommandOptions::default() };
     let script = "trap '' TERM; sleep 1000 & echo $!; echo waiting >&2; wait; sleep 1000";
     let mut source = start(script, options, &Cancel::new());

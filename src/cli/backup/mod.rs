@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::{CliError, Context, Exit};
 use crate::base::byte_size;
+use crate::base::process::ProcessOptions;
 use crate::chunk::Profile;
 use crate::engine::backup::{self as engine, BackupOptions, BackupOutcome, FilesRequest, StreamRequest};
 use crate::format::entry::Timestamp;
@@ -195,7 +196,9 @@ async fn stream(
     let options = options(args, name.clone(), context, repo);
     let now = repo.world.now();
     let (source, kind): (Box<dyn engine::Capture>, _) = if args.command {
-        let how = CommandOptions { allow_empty: args.allow_empty, ..CommandOptions::default() };
+        let process =
+            ProcessOptions { withheld: crate::config::SECRET_VARIABLES, ..ProcessOptions::default() };
+        let how = CommandOptions { process, allow_empty: args.allow_empty };
         let source = CommandSource::start(&args.what, how, now, &context.cancel);
         let source = source.map_err(|error| CliError::from_chain(Exit::Failed, &error))?;
         (Box::new(source), "command")

@@ -196,6 +196,15 @@ fn a_stream_becomes_a_snapshot_only_when_it_ends_well() {
 }
 
 #[test]
+fn a_captured_command_does_not_get_the_password() {
+    let machine = Machine::with_repository();
+    let said = machine.run(&["backup", "--stdin-filename", "env", "--command", "--", "env"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let environment = machine.run(&["dump", "latest:/env"]).stdout;
+    assert!(environment.contains("LIFEBOAT_REPOSITORY=") && !environment.contains("LIFEBOAT_PASSWORD="));
+}
+
+#[test]
 fn damage_is_20_and_names_the_object() {
     let machine = Machine::with_repository();
     machine.file("data/a", "a");
