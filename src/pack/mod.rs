@@ -31,10 +31,10 @@ pub enum PackError {
     #[error("{object} is damaged: {cause}")]
     Damaged { object: String, cause: SealError },
     /// No pack that exists holds the chunk.
-    #[error("chunk {0:?} is in no pack: data is missing")]
+    #[error("chunk {0} is in no pack: data is missing")]
     Missing(ShortId),
     /// A chunk's plaintext does not have its id, though its block authenticates.
-    #[error("{object} holds other content than its directory says for chunk {id:?}")]
+    #[error("{object} holds other content than its directory says for chunk {id}")]
     Mismatch { object: String, id: ShortId },
     #[error("local index {path}: {cause}")]
     Cache { path: String, cause: rusqlite::Error },
