@@ -29,6 +29,7 @@ mod error;
 pub mod exit;
 pub mod filter;
 mod find;
+mod forget;
 mod globals;
 mod init;
 mod key;
@@ -39,6 +40,7 @@ pub mod output;
 mod paths;
 pub mod progress;
 mod prompt;
+mod prune;
 mod repair;
 mod restore;
 mod snapshots;
@@ -88,6 +90,10 @@ enum Command {
     Dump(dump::Args),
     /// List snapshots
     Snapshots(snapshots::Args),
+    /// Remove snapshots by rules or by name
+    Forget(forget::Args),
+    /// Free the space of what no snapshot needs
+    Prune(prune::Args),
     /// Check that everything is there and whole
     #[command(visible_alias = "check")]
     Verify(verify::Args),
@@ -128,6 +134,8 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Dump(_) => "dump",
             Self::Snapshots(_) => "snapshots",
+            Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
             Self::Verify(_) => "verify",
             Self::Repair(_) => "repair",
             Self::Cache(_) => "cache",
@@ -153,6 +161,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Restore(args) => restore::run(args, context).await,
         Command::Dump(args) => dump::run(args, context).await,
         Command::Snapshots(args) => snapshots::run(args, context).await,
+        Command::Forget(args) => forget::run(args, context).await,
+        Command::Prune(args) => prune::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
         Command::Cache(args) => cache::run(args, context).await,

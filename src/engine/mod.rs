@@ -9,19 +9,27 @@ pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
+pub mod forget;
 pub mod kit;
 pub mod ls;
+pub mod prune;
 pub mod read;
 pub mod repair;
 pub mod restore;
 pub mod stats;
 pub mod verify;
 
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
 use crate::base::cancel::Cancelled;
+use crate::base::progress::Progress;
 use crate::pack::PackError;
 use crate::repo::RepoError;
 use crate::seal::SealError;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Why a verb could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -70,4 +78,31 @@ impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         Self::Repo(error.into())
     }
+}
+
+/// Deletes in flight at once.
+const PARALLEL_DELETES: usize = 8;
+
+/// Deletes every object; after Ok each delete was acknowledged.
+async fn delete_all(
+    store: &Arc<dyn Store>,
+    names: Vec<String>,
+    progress: &dyn Progress,
+) -> Result<(), EngineError> {
+    let mut flying = FuturesUnordered::new();
+    for name in names {
+        if flying.len() >= PARALLEL_DELETES
+            && let Some(done) = flying.next().await
+        {
+            let _: () = done?;
+            progress.add_done(0, 1);
+        }
+        let store = store.clone();
+        flying.push(async move { store.delete(&name).await });
+    }
+    while let Some(done) = flying.next().await {
+        let _: () = done?;
+        progress.add_done(0, 1);
+    }
+    Ok(())
 }

@@ -153,6 +153,10 @@ impl Mark {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tombstone {
     pub pruner: RunId,
+    /// Whether the run that put this deletes the packs it names. A notice (false) only condemns them: whoever
+    /// deletes does so under a tombstone of its own, so that a notice may be cleared away by others once every
+    /// pack it names is gone.
+    pub sweeps: bool,
     /// Condemned packs with their kind, ascending.
     pub packs: Vec<(ObjectKind, ObjectHash)>,
 }
@@ -161,6 +165,7 @@ impl Tombstone {
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         encoder.raw(self.pruner.as_bytes());
+        encoder.bool(self.sweeps);
         encoder.list(self.packs.iter(), |e, (kind, hash)| {
             e.u8(*kind as u8);
             e.raw(hash.as_bytes());
@@ -170,6 +175,7 @@ impl Tombstone {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut decoder = Decoder::new(bytes, "tombstone");
         let pruner = RunId(decoder.array()?);
+        let sweeps = decoder.bool()?;
         let packs = decoder.list(33, |d| {
             let kind = match d.u8()? {
                 1 => ObjectKind::Data,
@@ -182,6 +188,6 @@ impl Tombstone {
             return Err(decoder.invalid());
         }
         decoder.finish()?;
-        Ok(Self { pruner, packs })
+        Ok(Self { pruner, sweeps, packs })
     }
 }

@@ -3,8 +3,10 @@
 //! All of it may be deleted at any time: backups are then slower once, and rollback is noticed only from then on.
 //! Without a folder everything is kept in memory for the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,18 +23,48 @@ pub struct Seen {
     /// Per run that a prune saw: its number, and when (seconds since 1970) it was first seen with that number.
     #[serde(default)]
     pub runs: BTreeMap<String, (u64, i64)>,
+    /// Per run that a prune saw: when it was first seen at all.
+    #[serde(default)]
+    pub births: BTreeMap<String, i64>,
+    /// Per tombstone: when a prune of this machine first saw it (seconds since 1970).
+    #[serde(default)]
+    pub tombstones: BTreeMap<String, i64>,
+    /// Per forgotten mark whose manifest is gone: when a prune of this machine first saw that.
+    #[serde(default)]
+    pub marks: BTreeMap<String, i64>,
+    /// Sweeping tombstones that this machine put and has not seen removed.
+    #[serde(default)]
+    pub sweeps: BTreeSet<String>,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Local {
     folder: Option<PathBuf>,
+    /// What is remembered where there is no folder. Clones share it.
+    memory: Arc<Mutex<Seen>>,
+    pruning: Arc<AtomicBool>,
+}
+
+/// Says that no other prune of this machine is alive; ends when dropped, and with the process.
+#[derive(Debug)]
+pub struct PruneLock {
+    /// Locked while open.
+    _file: Option<std::fs::File>,
+    pruning: Arc<AtomicBool>,
+}
+
+impl Drop for PruneLock {
+    fn drop(&mut self) {
+        self.pruning.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Local {
     /// `<cache folder>/<name>`, made if need be. The name is the repository's id, with more to it for a replica.
     pub fn open(cache: Option<&Path>, name: &str) -> Result<Self, RepoError> {
-        let Some(cache) = cache else { return Ok(Self { folder: None }) };
+        let (memory, pruning) = (Arc::default(), Arc::default());
+        let Some(cache) = cache else { return Ok(Self { folder: None, memory, pruning }) };
         let folder = cache.join(name);
         for folder in [folder.clone(), folder.join("snapshots"), folder.join("files")] {
             make_private_folder(&folder)?;
@@ -43,7 +75,26 @@ impl Local {
             let text = "Signature: 8a477f597d28d172789f06886806bc55\n# Lifeboat's cache: safe to delete.\n";
             std::fs::write(&tag, text).map_err(error("write", &tag))?;
         }
-        Ok(Self { folder: Some(folder) })
+        Ok(Self { folder: Some(folder), memory, pruning })
+    }
+
+    /// Takes the machine's one place for a prune; `None` while another has it, even if that one is stopped: only
+    /// its end gives the place up.
+    pub fn lock_prune(&self) -> Result<Option<PruneLock>, RepoError> {
+        if self.pruning.swap(true, Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let mut lock = PruneLock { _file: None, pruning: self.pruning.clone() };
+        if let Some(path) = self.path("prune.lock") {
+            let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
+            let file = file.map_err(error("open", &path))?;
+            match file.try_lock() {
+                Ok(()) => lock._file = Some(file),
+                Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(std::fs::TryLockError::Error(cause)) => return Err(error("lock", &path)(cause)),
+            }
+        }
+        Ok(Some(lock))
     }
 
     pub fn folder(&self) -> Option<&Path> {
@@ -57,13 +108,19 @@ impl Local {
 
     /// What was remembered; a missing or unreadable file is nothing remembered.
     pub fn seen(&self) -> Seen {
+        if self.folder.is_none() {
+            return self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
         let bytes = self.path("seen.json").and_then(|path| std::fs::read(path).ok());
         bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     /// Remembers. Two processes at once: the last wins, which at worst forgets one observation.
     pub fn remember(&self, seen: &Seen) -> Result<(), RepoError> {
-        let Some(path) = self.path("seen.json") else { return Ok(()) };
+        let Some(path) = self.path("seen.json") else {
+            *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = seen.clone();
+            return Ok(());
+        };
         let bytes = serde_json::to_vec_pretty(seen).unwrap_or_default();
         replace_file(&path, &bytes)
     }

@@ -25,19 +25,10 @@ impl Repository {
         self.listed_marks(ObjectKind::Confirm).await
     }
 
-    /// Snapshots whose forgotten mark is listed and signed by who may forget. A damaged mark comes back apart and
-    /// forgets nothing: it must not keep anybody from restoring.
-    pub async fn forgotten(&self) -> Result<(HashSet<SnapshotId>, Vec<(String, RepoError)>), RepoError> {
-        let (mut forgotten, mut damaged) = (HashSet::new(), Vec::new());
-        for id in self.listed_marks(ObjectKind::Forgotten).await? {
-            match self.is_forgotten(&id).await {
-                Ok(true) => drop(forgotten.insert(id)),
-                Ok(false) => {}
-                Err(error) if error.is_damage() => damaged.push((format!("forgotten/{id}"), error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((forgotten, damaged))
+    /// Snapshots whose forgotten mark is listed. The mark announces; a snapshot is forgotten once its manifest is
+    /// gone, so a mark beside a listed manifest hides nothing: see `docs/concurrency.md`.
+    pub async fn forgotten(&self) -> Result<HashSet<SnapshotId>, RepoError> {
+        self.listed_marks(ObjectKind::Forgotten).await
     }
 
     /// Whether a valid forgotten mark exists. A mark by somebody who may not forget is damage, not a mark.

@@ -28,7 +28,7 @@ pub struct Snapshot {
 pub struct SnapshotList {
     /// By consistency point, oldest first.
     pub snapshots: Vec<Snapshot>,
-    /// Manifests and forgotten marks that could not be opened, with why.
+    /// Manifests that could not be opened, with why.
     pub damaged: Vec<(String, RepoError)>,
     /// Manifests of domains this key has no part in.
     pub foreign: Vec<String>,
@@ -57,14 +57,14 @@ impl Filter {
 }
 
 impl Repository {
-    /// Reads every listed manifest's summary. Forgotten but not yet deleted ones are left out.
+    /// Reads every listed manifest's summary. A forgotten mark alone leaves nothing out: whoever put it may have
+    /// died before deleting, or a confirm may have cancelled it, and then the snapshot stands.
     pub async fn snapshots(&self) -> Result<SnapshotList, RepoError> {
         // Manifests before confirms: a snapshot that gains its confirm in between shows as confirmed, never the
         // other way round.
         let listed = self.store.list(ObjectKind::Snapshot.folder()).await?;
         let confirmed = self.confirmed().await?;
-        let (forgotten, damaged) = self.forgotten().await?;
-        let mut list = SnapshotList { damaged, ..SnapshotList::default() };
+        let mut list = SnapshotList::default();
         let mut names = BTreeSet::new();
         for object in listed.into_iter().map(|listed| listed.name) {
             names.insert(object.clone());
@@ -73,9 +73,6 @@ impl Repository {
                 Ok(Some(mut snapshot)) => {
                     snapshot.confirmed = confirmed.contains(&snapshot.id);
                     let trusted = self.trusts(&snapshot.summary);
-                    if forgotten.contains(&snapshot.id) {
-                        continue;
-                    }
                     if trusted { &mut list.snapshots } else { &mut list.untrusted }.push(snapshot);
                 }
                 // Forgotten by somebody else since the listing.

@@ -14,6 +14,11 @@ use rusqlite::Connection;
 
 use rows::{Inner, key};
 
+/// The part of an id that the index looks chunks up by.
+pub fn key_of(id: &ShortId) -> u64 {
+    key(id)
+}
+
 mod rows;
 
 use super::PackError;
@@ -22,7 +27,7 @@ use crate::format::header::ObjectKind;
 use crate::format::id::{KeyId, ObjectHash, RunId, ShortId};
 use crate::format::pack::{Codec, IndexPack, Origin};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// A pack as the index knows it.
 #[derive(Debug)]
@@ -61,6 +66,10 @@ impl BlockInfo {
             0 => &self.pack.own,
             n => self.pack.origins.get(n as usize - 1).unwrap_or(&self.pack.own),
         }
+    }
+    /// Where the pack's first block begins: the length of its header.
+    pub fn pack_header_bytes(&self) -> u64 {
+        (crate::format::header::FIXED_BYTES + self.pack.own.enc.len()) as u64
     }
     /// The pack's object name.
     pub fn object(&self) -> String {
@@ -116,20 +125,21 @@ impl IndexMap {
         .map_err(cache)?;
         db.busy_timeout(std::time::Duration::from_secs(60)).map_err(cache)?;
         // NORMAL with a write-ahead log: a power cut may lose the last rows but never mixes old and new pages,
-        // and a wrong row would be trusted.
+        // and a wrong row would be trusted. AUTOINCREMENT: another process may replace rows while this one keeps
+        // their numbers in memory, and a number that came to mean another pack would be trusted too.
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -24576;
              CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
              CREATE TABLE IF NOT EXISTS object(hash BLOB PRIMARY KEY) WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS pack(id INTEGER PRIMARY KEY, hash BLOB UNIQUE NOT NULL,
+             CREATE TABLE IF NOT EXISTS pack(id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB UNIQUE NOT NULL,
                kind INTEGER NOT NULL, domain INTEGER NOT NULL, size INTEGER NOT NULL, author BLOB NOT NULL,
                run BLOB NOT NULL, origins BLOB NOT NULL, condemned INTEGER NOT NULL DEFAULT 0);
-             CREATE TABLE IF NOT EXISTS block(id INTEGER PRIMARY KEY, pack INTEGER NOT NULL,
+             CREATE TABLE IF NOT EXISTS block(id INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL,
                offset INTEGER NOT NULL, stored INTEGER NOT NULL, raw INTEGER NOT NULL, codec INTEGER NOT NULL,
                origin INTEGER NOT NULL, ordinal INTEGER NOT NULL, chunks BLOB NOT NULL);
              CREATE INDEX IF NOT EXISTS block_pack ON block(pack);
              CREATE TABLE IF NOT EXISTS chunk(key INTEGER, block INTEGER, PRIMARY KEY(key, block)) WITHOUT ROWID;
-             INSERT OR IGNORE INTO meta VALUES('version', 1), ('generation', abs(random())), ('stamp', random());",
+             INSERT OR IGNORE INTO meta VALUES('version', 2), ('generation', abs(random())), ('stamp', random());",
         )
         .map_err(cache)?;
         let version: i64 = db
@@ -286,6 +296,39 @@ impl IndexMap {
     /// Whether [`Self::find`] would find the chunk.
     pub fn contains(&self, domain: u32, kind: ObjectKind, id: &ShortId) -> Result<bool, PackError> {
         Ok(self.find(domain, kind, id)?.is_some())
+    }
+
+    /// The leading eight bytes of every chunk id that stands in more than one block. Ids that only share these
+    /// bytes are among them.
+    pub fn repeated_keys(&self) -> Result<HashSet<u64>, PackError> {
+        let inner = self.lock();
+        let read = || {
+            let mut statement = inner.db.prepare("SELECT key FROM chunk GROUP BY key HAVING count(*) > 1")?;
+            statement
+                .query_map([], |row| Ok(row.get::<_, i64>(0)? as u64))?
+                .collect::<rusqlite::Result<HashSet<_>>>()
+        };
+        read().map_err(|cause| self.cache(cause))
+    }
+
+    /// [`Self::locations`], for whoever asks for every chunk of a repository: what is in one block only, as
+    /// `repeated` (from [`Self::repeated_keys`]) says, is answered from the blocks at hand.
+    pub fn each_location(
+        &self,
+        domain: u32,
+        kind: ObjectKind,
+        id: &ShortId,
+        repeated: &HashSet<u64>,
+    ) -> Result<Vec<Arc<BlockInfo>>, PackError> {
+        if !repeated.contains(&key(id)) {
+            let inner = self.lock();
+            let block = inner.hot.get(id).and_then(|row| inner.blocks.get(row));
+            if let Some(block) = block.filter(|block| block.pack.domain == domain && block.pack.kind == kind)
+            {
+                return Ok(vec![block.clone()]);
+            }
+        }
+        self.locations(domain, kind, id)
     }
 
     /// Every block that holds the chunk, condemned packs last: for reading.

@@ -259,7 +259,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("config", config().encode()),
         ("run", Run { run: RunId([0x57; 16]), number: 1 << 20 }.encode()),
         ("mark", Mark { snapshot: SnapshotId([0x58; 32]) }.encode()),
-        ("tombstone", Tombstone { pruner: RunId([0x59; 16]), packs }.encode()),
+        ("tombstone", Tombstone { pruner: RunId([0x59; 16]), sweeps: true, packs }.encode()),
         ("roster", roster().encode()),
         ("keyring", keyring().encode().to_vec()),
         ("slot_info", slot_info().encode()),
