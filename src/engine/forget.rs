@@ -186,7 +186,8 @@ fn by_name(list: &SnapshotList, options: &ForgetOptions) -> Result<ForgetPlan, E
         match list.select(text, &options.filter) {
             Ok(snapshot) => chosen.push(snapshot),
             Err(error) => {
-                let named = |snapshot: &&Snapshot| text.len() >= 8 && snapshot.id.hex().starts_with(text.as_str());
+                let named =
+                    |snapshot: &&Snapshot| text.len() >= 8 && snapshot.id.hex().starts_with(text.as_str());
                 if let [snapshot] = list.untrusted.iter().filter(named).collect::<Vec<_>>().as_slice() {
                     broken.push(snapshot.object.clone());
                     continue;
