@@ -254,7 +254,7 @@ async fn a_condemned_name_is_never_put() {
     packs.sort();
     let pruner = lifeboat::format::id::RunId([5; 16]);
     let target = reopen(&to, "source").await;
-    let tombstone = lifeboat::format::signed::Tombstone { pruner, packs: packs.clone() };
+    let tombstone = lifeboat::format::signed::Tombstone { pruner, sweeps: true, packs: packs.clone() };
     target.put_tombstone(&tombstone).await.unwrap();
     let outcome = copy_all(&source, &reopen(&to, "source").await).await;
     assert_eq!(outcome.copied.len(), 3);

@@ -37,7 +37,7 @@ pub async fn new_repository(store: Arc<dyn Store>, world: &World) {
 }
 
 pub async fn open_repository(store: Arc<dyn Store>, world: World) -> Result<Repository, RepoError> {
-    open(store, &unlock(), &OpenOptions { cache: None, block_cache_bytes: 1 << 16 }, world).await
+    open(store, &unlock(), &OpenOptions { block_cache_bytes: 1 << 16, ..OpenOptions::default() }, world).await
 }
 
 pub fn world(seed: u64) -> World {
