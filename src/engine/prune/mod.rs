@@ -117,7 +117,9 @@ async fn clear_marks(repo: &Repository) -> Result<(), EngineError> {
     let now = repo.world.now().seconds;
     let mut seen = repo.local.seen();
     let mut marks = BTreeMap::new();
-    for id in forgotten.difference(&there).filter(|id| !named.contains(id)) {
+    // At a replica a mark also says that the snapshot is not to be copied again.
+    let clears = |id: &&SnapshotId| !repo.config.replica && !named.contains(*id);
+    for id in forgotten.difference(&there).filter(clears) {
         let since = *seen.marks.get(&id.hex()).unwrap_or(&now);
         if now.saturating_sub(since) >= MARK_KEEP_SECONDS {
             going.push(format!("{}/{id}", ObjectKind::Forgotten.folder()));
