@@ -231,7 +231,7 @@ async fn hostile_lengths_are_refused_without_being_believed() {
     for name in sample().objects.keys() {
         // Directory offset, directory length, length of enc.
         for (at, width) in [(48, 8), (56, 8), (64, 2)] {
-            for value in [u64::MAX, 1 << 40, 0] {
+            for value in [u64::MAX, 0] {
                 let mut now = String::new();
                 let edit = |bytes: &mut Vec<u8>| {
                     bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width])
