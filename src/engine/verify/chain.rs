@@ -5,11 +5,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::objects::Marks;
 use super::outcome::Report;
 use super::snapshots::Opened;
-use crate::format::id::SnapshotId;
+use crate::format::id::{SnapshotId, to_hex};
 use crate::format::manifest::Summary;
-use crate::repo::Repository;
+use crate::repo::{RepoError, Repository};
 
-pub(super) fn check(repo: &Repository, opened: &[Opened], marks: &Marks, report: &mut Report) {
+/// `listed`: every manifest that is there, whether this key opens it or not.
+pub(super) fn check(
+    repo: &Repository,
+    opened: &[Opened],
+    listed: &HashSet<SnapshotId>,
+    marks: &Marks,
+    report: &mut Report,
+) {
     let present: HashMap<SnapshotId, &Summary> =
         opened.iter().map(|opened| (opened.snapshot.id, &opened.snapshot.summary)).collect();
     revoked(repo, opened, report);
@@ -19,7 +26,7 @@ pub(super) fn check(repo: &Repository, opened: &[Opened], marks: &Marks, report:
         return;
     }
     let mut missing: BTreeMap<SnapshotId, SnapshotId> = BTreeMap::new();
-    let known = |id: &SnapshotId| present.contains_key(id) || marks.forgotten.contains(id);
+    let known = |id: &SnapshotId| listed.contains(id) || marks.forgotten.contains(id);
     for one in opened {
         let (id, summary) = (one.snapshot.id, &one.snapshot.summary);
         let seen = summary.previous.iter().copied().chain(summary.heads.iter().map(|head| head.snapshot));
@@ -45,7 +52,54 @@ pub(super) fn check(repo: &Repository, opened: &[Opened], marks: &Marks, report:
         let what = "is gone without a forgotten mark, though it was confirmed";
         report.damaged(format!("snapshots/{id}"), what);
     }
+    remembered(repo, opened, &known, report);
     forks(opened, report);
+}
+
+/// A newer snapshot of a chain that is still here, which this machine has seen and nobody forgot: the storage was
+/// set back. A chain that is gone altogether says nothing, since its marks are cleared away in the end.
+fn remembered(
+    repo: &Repository,
+    opened: &[Opened],
+    known: &dyn Fn(&SnapshotId) -> bool,
+    report: &mut Report,
+) {
+    let newest = newest(opened);
+    for (chain, (sequence, id)) in repo.local.seen().heads {
+        let Some(id) = SnapshotId::from_hex(&id).filter(|id| !known(id)) else { continue };
+        if newest.get(&chain).is_some_and(|(newest, _)| *newest < sequence) {
+            let what =
+                "was seen by this machine and is gone without a forgotten mark: the storage was set back";
+            report.damaged(format!("snapshots/{id}"), what);
+        }
+    }
+}
+
+/// Per chain, as the local memory names it: the highest sequence and its snapshot.
+fn newest(opened: &[Opened]) -> BTreeMap<String, (u64, String)> {
+    let mut newest: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for one in opened {
+        let summary = &one.snapshot.summary;
+        let chain = format!("{}/{}", summary.author, to_hex(&Summary::job_hash(&summary.job)));
+        let place = newest.entry(chain).or_default();
+        if summary.sequence >= place.0 {
+            *place = (summary.sequence, one.snapshot.id.hex());
+        }
+    }
+    newest
+}
+
+/// Remembers the heads of a repository that was found whole.
+pub(super) fn remember(repo: &Repository, opened: &[Opened]) -> Result<(), RepoError> {
+    let mut seen = repo.local.seen();
+    let before = seen.clone();
+    for (chain, head) in newest(opened) {
+        let place = seen.heads.entry(chain).or_default();
+        if head.0 > place.0 || place.1.is_empty() {
+            *place = head;
+        }
+    }
+    if seen == before { Ok(()) } else { repo.local.remember(&seen) }
 }
 
 /// Two snapshots at one place of a chain: two runs of one job at once, or a machine that was rolled back.

@@ -5,7 +5,7 @@
 //! reads every block, which proves what structure only infers. What this key cannot open is listed as not tested,
 //! never as sound. [`keyless`] needs no key at all.
 //!
-//! Invariant: nothing is written, and nothing is reported sound that was not looked at.
+//! Invariant: nothing is written to the storage, and nothing is reported sound that was not looked at.
 
 mod chain;
 mod chunks;
@@ -68,8 +68,8 @@ pub async fn verify(
     let place = scratch.as_ref().map(|folder| folder.path());
     let stock = packs::check(repo, &marks, place, &mut report, progress.as_ref(), cancel).await?;
     let reader = Reader::new(repo.store.clone(), repo.access.clone(), stock.index.clone(), BLOCK_CACHE_BYTES);
-    let opened = snapshots::check(repo, &marks, &mut report).await?;
-    chain::check(repo, &opened, &marks, &mut report);
+    let (opened, listed) = snapshots::check(repo, &marks, &mut report).await?;
+    chain::check(repo, &opened, &listed, &marks, &mut report);
     progress.phase("walking folders");
     let mut view = chunks::View::new(stock);
     let mut is_broken =
@@ -97,7 +97,11 @@ pub async fn verify(
         report.costs = impact::costs(&reader, &opened, &view, cancel).await?;
     }
     report.checked.snapshots = opened.len() as u64;
-    Ok(report.finish())
+    let outcome = report.finish();
+    if !outcome.is_damaged() {
+        chain::remember(repo, &opened)?;
+    }
+    Ok(outcome)
 }
 
 fn threads(asked: usize) -> usize {

@@ -1,11 +1,13 @@
 //! Manifests: each must be the bytes it is named for, open, be signed, and be the snapshot that its name says.
 
+use std::collections::HashSet;
+
 use super::super::EngineError;
 use super::objects::{Marks, get};
 use super::outcome::{Report, State, state_of};
 use crate::format::FormatError;
 use crate::format::header::ObjectKind;
-use crate::format::id::ObjectHash;
+use crate::format::id::{ObjectHash, SnapshotId};
 use crate::format::manifest::{Contents, parse_object_name};
 use crate::repo::Repository;
 use crate::repo::snapshots::Snapshot;
@@ -20,16 +22,18 @@ pub(super) struct Opened {
     pub contents: Option<Contents>,
 }
 
-/// Reads every manifest from storage, never from the cache; returns those that open, confirmed ones first.
+/// Reads every manifest from storage, never from the cache; returns those that open, confirmed ones first, and the
+/// ids of all that are listed.
 pub(super) async fn check(
     repo: &Repository,
     marks: &Marks,
     report: &mut Report,
-) -> Result<Vec<Opened>, EngineError> {
-    let mut opened = Vec::new();
+) -> Result<(Vec<Opened>, HashSet<SnapshotId>), EngineError> {
+    let (mut opened, mut names) = (Vec::new(), HashSet::new());
     for listed in repo.store.list(ObjectKind::Snapshot.folder()).await? {
         let Some(bytes) = get(repo, &listed.name).await? else { continue };
         report.checked.objects += 1;
+        names.extend(parse_object_name(&listed.name).map(|(id, _)| id));
         match open(repo, &listed.name, &bytes, marks, report) {
             Ok(Some(one)) => opened.push(one),
             Ok(None) => report.not_tested("snapshots of domains this key has no part in"),
@@ -46,7 +50,7 @@ pub(super) async fn check(
         report.add(State::Incomplete, one.snapshot.object.clone(), what);
     }
     opened.sort_by_key(|one| (!one.snapshot.confirmed, one.snapshot.summary.consistent, one.snapshot.id));
-    Ok(opened)
+    Ok((opened, names))
 }
 
 fn open(

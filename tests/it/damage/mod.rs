@@ -5,3 +5,4 @@ pub mod build;
 mod every_byte;
 mod objects;
 mod repair;
+mod roles;

@@ -1,8 +1,11 @@
 //! Whole objects truncated, removed, exchanged, rolled back, or of a later format.
 
 use bytes::Bytes;
+use lifeboat::base::cancel::Cancel;
+use lifeboat::base::progress::NoProgress;
 use lifeboat::engine::EngineError;
 use lifeboat::engine::verify::outcome::State;
+use lifeboat::engine::verify::{VerifyOptions, verify};
 use lifeboat::format::header::ObjectKind;
 use lifeboat::format::id::ObjectHash;
 use lifeboat::format::signed::with_checksum;
@@ -137,10 +140,19 @@ async fn an_object_of_another_repository_is_refused() {
 
 #[tokio::test]
 async fn the_whole_repository_set_back_is_noticed_by_a_machine_that_remembers() {
+    use lifeboat::repo::open::{OpenOptions, open};
     let cache = tempfile::tempdir().unwrap();
-    let store = |objects: &Objects| -> std::sync::Arc<dyn lifeboat::store::Store> {
-        std::sync::Arc::new(MemoryStore::from_snapshot(objects.clone()))
+    let check_remembering = async |objects: &Objects| {
+        let store = std::sync::Arc::new(MemoryStore::from_snapshot(objects.clone()));
+        let options = OpenOptions { cache: Some(cache.path()), ..OpenOptions::default() };
+        let repo = open(store, &unlock(), &options, world()).await.unwrap();
+        let (options, progress) = (VerifyOptions::default(), std::sync::Arc::new(NoProgress));
+        verify(&repo, &options, progress, &Cancel::new()).await.unwrap()
     };
+    assert!(!check_remembering(&sample().objects).await.is_damaged());
+    let outcome = check_remembering(&sample().earlier).await;
+    let second = format!("snapshots/{}", sample().snapshots[1].0);
+    assert!(outcome.finding(&second).unwrap().what.contains("set back"), "{outcome:?}");
     // Without memory an older state is a sound repository.
     let memory = MemoryStore::from_snapshot(sample().earlier.clone());
     assert!(!check(&memory, false).await.unwrap().is_damaged());
@@ -156,7 +168,6 @@ async fn the_whole_repository_set_back_is_noticed_by_a_machine_that_remembers() 
     let outcome = check(&memory, false).await.unwrap();
     let finding = outcome.finding(&first).unwrap();
     assert!(finding.what.contains("without a forgotten mark"), "{finding:?}");
-    drop((cache, store));
 }
 
 #[tokio::test]
