@@ -27,7 +27,7 @@ pub struct CreateOptions {
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { label: "owner".to_owned(), cost: Cost::default(), pack_bytes: 32 << 20, compression_level: 1 }
+        Self { label: "owner".to_owned(), cost: Cost::default(), pack_bytes: 32 << 20, compression_level: 2 }
     }
 }
 
