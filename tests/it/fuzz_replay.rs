@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lifeboat::format::parsers::{PARSERS, is_canonical};
+use lifeboat::policy::period::Period;
 use lifeboat::repo::snapshots::Selector;
 use lifeboat::repo::tree::{key_of_path, path_of_key};
 use lifeboat::seal::object::manifest_keyring;
@@ -28,6 +29,11 @@ fn check_other(target: &str, bytes: &[u8]) {
             Selector::parse(text);
             lifeboat::engine::verify::subset::Subset::parse(text);
         }
+        "period" => {
+            if let Ok(period) = text.parse::<Period>() {
+                assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
+            }
+        }
         "byte_size" => drop(lifeboat::base::byte_size::parse(text)),
         "exclude" => {
             let Some((at, rest)) = bytes.split_first() else { return };
@@ -50,8 +56,17 @@ fn check_other(target: &str, bytes: &[u8]) {
     }
 }
 
-const OTHER: [&str; 8] =
-    ["slot", "manifest_parts", "location", "selector", "byte_size", "exclude", "restore_key", "path_key"];
+const OTHER: [&str; 9] = [
+    "slot",
+    "manifest_parts",
+    "location",
+    "selector",
+    "period",
+    "byte_size",
+    "exclude",
+    "restore_key",
+    "path_key",
+];
 
 fn check(target: &str, bytes: &[u8]) {
     if PARSERS.iter().any(|(name, _)| *name == target) {
@@ -103,6 +118,11 @@ proptest! {
         for target in PARSERS.iter().map(|(name, _)| *name).chain(OTHER) {
             check(target, &bytes);
         }
+    }
+
+    #[test]
+    fn random_periods_print_as_they_are_read(text in "([0-9]{1,6}[ymwdh]){0,5}") {
+        check("period", text.as_bytes());
     }
 
     #[test]

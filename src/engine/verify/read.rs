@@ -83,7 +83,7 @@ pub(super) async fn check(
     let total: u64 = chosen.iter().map(|(_, listed)| listed.size_bytes).sum();
     progress.add_total(total, chosen.len() as u64);
     let (job_sender, jobs) = channel(threads);
-    let (results, mut received) = channel(threads * 4);
+    let (results, received) = channel(threads * 4);
     let shared = Arc::new(Shared {
         store: repo.store.clone(),
         access: repo.access.clone(),
@@ -95,7 +95,9 @@ pub(super) async fn check(
         let (shared, results) = (shared.clone(), results.clone());
         tokio::task::spawn_blocking(move || work(&shared, &results));
     }
-    drop(results);
+    // Only workers hold these from here on, so that whoever waits for them learns when all have ended.
+    drop((results, shared));
+    let wanted = chosen.len() as u64;
     let index = view.stock.index.clone();
     let feed = async move {
         for (hash, listed) in chosen {
@@ -117,6 +119,8 @@ pub(super) async fn check(
         Ok(())
     };
     let collect = async {
+        // Dropped with an error, so that no worker waits for somebody to listen.
+        let mut received = received;
         let mut is_broken = false;
         while let Some(message) = received.recv().await {
             match message {
@@ -133,12 +137,17 @@ pub(super) async fn check(
                 }
             }
         }
-        Ok(is_broken)
+        Ok::<_, EngineError>(is_broken)
     };
     let (fed, collected) = futures::join!(feed, collect);
     fed?;
     cancel.check()?;
-    collected
+    let is_broken = collected?;
+    if report.checked.packs_read < wanted {
+        // A worker could not even start; unread packs must not pass for sound ones.
+        return Err(SealError::Compression.into());
+    }
+    Ok(is_broken)
 }
 
 /// Turns what was found in a pack into findings.

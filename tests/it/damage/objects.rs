@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use lifeboat::base::cancel::Cancel;
-use lifeboat::base::progress::NoProgress;
+use lifeboat::base::progress::{NoProgress, Progress};
 use lifeboat::engine::EngineError;
 use lifeboat::engine::verify::outcome::State;
+use lifeboat::engine::verify::subset::Subset;
 use lifeboat::engine::verify::{VerifyOptions, verify};
 use lifeboat::format::header::ObjectKind;
 use lifeboat::format::id::ObjectHash;
@@ -262,4 +263,31 @@ async fn hostile_lengths_are_refused_without_being_believed() {
             }
         }
     }
+}
+
+/// Interrupts as soon as packs are read.
+struct Interrupt(Cancel, std::sync::atomic::AtomicBool);
+
+impl Progress for Interrupt {
+    fn phase(&self, name: &'static str) {
+        self.1.store(name == "reading packs", std::sync::atomic::Ordering::Relaxed);
+    }
+    fn add_total(&self, _bytes: u64, _files: u64) {}
+    fn add_done(&self, _bytes: u64, _files: u64) {
+        if self.1.load(std::sync::atomic::Ordering::Relaxed) {
+            self.0.cancel();
+        }
+    }
+    fn current(&self, _item: &str) {}
+}
+
+#[tokio::test]
+async fn an_interrupted_verify_ends_and_is_no_result() {
+    let store = std::sync::Arc::new(MemoryStore::from_snapshot(sample().objects.clone()));
+    let repo = open_in(&(store as std::sync::Arc<dyn lifeboat::store::Store>)).await.unwrap();
+    let cancel = Cancel::new();
+    let progress = std::sync::Arc::new(Interrupt(cancel.clone(), false.into()));
+    let options = VerifyOptions { read_data: Some(Subset::All), threads: 1, scratch: None };
+    let result = verify(&repo, &options, progress, &cancel).await;
+    assert!(matches!(result, Err(EngineError::Cancelled(_))), "{result:?}");
 }
