@@ -159,7 +159,8 @@ pub struct Assembler<'a> {
     pub out: Output<'a>,
     pub domain: &'a Domain,
     pub cache: Option<CacheWriter>,
-    pub pool: Pool,
+    pub batches: Pool,
+    pub segments: Pool,
     pub progress: Arc<dyn Progress>,
     /// Files that changed after this may change again within the clock's grain, unnoticed: not cached.
     pub settled_before: Timestamp,
@@ -175,13 +176,27 @@ impl<'a> Assembler<'a> {
         out: Output<'a>,
         domain: &'a Domain,
         cache: Option<CacheWriter>,
-        pool: Pool,
+        batches: Pool,
+        segments: Pool,
         progress: Arc<dyn Progress>,
         settled_before: Timestamp,
     ) -> Result<Self, Stop> {
         let tree = TreeWriter::new(domain)?;
         let (pages, leaders, problems) = (Vec::new(), HashMap::new(), Vec::new());
-        Ok(Self { order, out, domain, cache, pool, progress, settled_before, tree, pages, leaders, problems })
+        Ok(Self {
+            order,
+            out,
+            domain,
+            cache,
+            batches,
+            segments,
+            progress,
+            settled_before,
+            tree,
+            pages,
+            leaders,
+            problems,
+        })
     }
 
     /// Takes all answers in order, then ends the tree and the last packs.
@@ -217,14 +232,14 @@ impl<'a> Assembler<'a> {
                     for part in parts {
                         self.part(part, &buffer)?;
                     }
-                    self.pool.give(buffer);
+                    self.batches.give(buffer);
                     return Ok(());
                 }
                 Piece::Segment { buffer, chunks } => {
                     for cut in chunks {
                         self.content(&mut recipe, &mut ids, cut, &buffer)?;
                     }
-                    self.pool.give(buffer);
+                    self.segments.give(buffer);
                 }
                 Piece::End(end) => {
                     let bytes = end.xattr_bytes.clone();

@@ -140,6 +140,17 @@ pub async fn files(
     cancel: &Cancel,
 ) -> Result<BackupOutcome, EngineError> {
     let mut session = Session::begin(repo, options, Profile::FILES, progress, cancel).await?;
+    let result = files_in(&mut session, request, cancel).await;
+    session.end().await;
+    result
+}
+
+async fn files_in(
+    session: &mut Session<'_>,
+    request: &FilesRequest,
+    cancel: &Cancel,
+) -> Result<BackupOutcome, EngineError> {
+    let (repo, options) = (session.repo, session.options);
     let job = if options.dry_run {
         None
     } else {
@@ -186,7 +197,6 @@ pub async fn files(
             }
             outcome.snapshot = Some(put.id);
             outcome.statistics.added_bytes += put.size_bytes;
-            session.end().await;
             return Ok(outcome);
         }
         tracing::info!(
@@ -200,7 +210,6 @@ pub async fn files(
         session.renew()?;
         pending = Some((draft, put));
     }
-    session.end().await;
     let message = "a prune kept condemning what this backup reuses; run it again when the prune is done";
     Err(RepoError::Conflict(message.into()).into())
 }
@@ -219,6 +228,18 @@ pub async fn stream(
         return Err(EngineError::Refused(format!("{name:?} is no name for a stream")));
     }
     let mut session = Session::begin(repo, options, Profile::DATABASE, progress, cancel).await?;
+    let result = stream_in(&mut session, StreamRequest { name, source, kind, mode }, key).await;
+    session.end().await;
+    result
+}
+
+async fn stream_in(
+    session: &mut Session<'_>,
+    request: StreamRequest,
+    key: Vec<u8>,
+) -> Result<BackupOutcome, EngineError> {
+    let StreamRequest { name, source, kind, mode } = request;
+    let (repo, options) = (session.repo, session.options);
     let consistent = source.consistent_at();
     let source = Arc::new(Mutex::new(Some(source)));
     let entry = stream_entry(mode, consistent);
@@ -260,10 +281,8 @@ pub async fn stream(
         session.run()?.confirm(&put).await?;
         outcome.snapshot = Some(put.id);
         outcome.statistics.added_bytes += put.size_bytes;
-        session.end().await;
         return Ok(outcome);
     }
-    session.end().await;
     let message = "a prune condemned chunks this stream reused, and a stream cannot be read again; run the backup \
                    once more (the snapshot stays unconfirmed)";
     Err(RepoError::Conflict(message.into()).into())

@@ -33,6 +33,8 @@ use crate::store::Store;
 
 /// Jobs dealt out ahead of the one the assembler is at. Each may hold a batch of about a mebibyte.
 const JOBS_AHEAD: usize = 16;
+/// Buffers of large files and streams kept for use again.
+const SEGMENTS_KEPT: usize = 4;
 /// Blocks that wait to be sealed.
 const BLOCKS_AHEAD: usize = 4;
 /// Sealed blocks that wait for the packer.
@@ -114,14 +116,15 @@ pub fn run(
         }
         Input::Stream(work) => (None, Vec::new(), None, Err(work)),
     };
-    let pool = Pool::new(JOBS_AHEAD);
+    let (batches, segments) = (Pool::new(JOBS_AHEAD), Pool::new(SEGMENTS_KEPT));
     let tools = Tools {
         files,
         cutter: Arc::new(Cutter::new(domain.cut_key()?, setup.profile)),
         data_id_key: *domain.data_id_key()?,
         content_key: *domain.content_key()?,
         compression: setup.compression,
-        pool: pool.clone(),
+        batches: batches.clone(),
+        segments: segments.clone(),
         blocks: Pool::new(BLOCKS_AHEAD),
         counts: setup.counts.clone(),
         progress: setup.progress.clone(),
@@ -151,9 +154,17 @@ pub fn run(
         statistics: Statistics::default(),
         slots: 0,
     };
-    let assembler =
-        Assembler::new(order_end, output, domain, writer, pool, setup.progress.clone(), setup.settled_before)
-            .map_err(stopped)?;
+    let assembler = Assembler::new(
+        order_end,
+        output,
+        domain,
+        writer,
+        batches,
+        segments,
+        setup.progress.clone(),
+        setup.settled_before,
+    )
+    .map_err(stopped)?;
     let packer = Packer {
         messages: sealed_end,
         flushed,

@@ -149,3 +149,25 @@ async fn a_second_different_stream_under_the_same_name_is_stored_as_itself() {
         assert!(found == [(PathBuf::from("/dump.sql"), bytes)]);
     }
 }
+
+#[tokio::test]
+async fn a_stream_that_breaks_commits_nothing_and_ends_its_run() {
+    struct Breaks(u64);
+    impl std::io::Read for Breaks {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if self.0 > 5_000_000 {
+                return Err(std::io::Error::other("the pipe burst"));
+            }
+            self.0 += buffer.len() as u64;
+            Ok(buffer.len())
+        }
+    }
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repo = repository(&store, None).await;
+    let source = Box::new(StreamSource::new(Breaks(0), false, Timestamp::default()));
+    let request = StreamRequest { name: "dump.sql".into(), source, kind: "stdin", mode: 0o600 };
+    let result = stream(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await;
+    assert!(matches!(result, Err(EngineError::Source(_))), "{result:?}");
+    assert!(store.list("snapshots").await.unwrap().is_empty());
+    assert!(store.list("runs").await.unwrap().is_empty());
+}
