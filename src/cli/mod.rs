@@ -10,7 +10,7 @@
 //! pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
 //! ```
 //!
-//! and is registered by three lines here: `mod verb;`, a variant of [`Command`], an arm of [`dispatch`]. It opens
+//! and is registered by three lines here: `mod verb;`, a variant of `Command`, an arm of `dispatch`. It opens
 //! the repository with [`Context::open`], shows progress with [`Context::progress`], asks before it destroys with
 //! [`Context::confirm`], and prints through [`Context::out`] or [`Context::json`]. Errors of the levels below turn
 //! into a [`CliError`], and so into an exit code, by `?`.

@@ -1,7 +1,7 @@
 //! `copy`: snapshots into another repository, or into a replica.
 //!
 //! What the destination is decides how. Another repository has other keys: chunks are opened, named and sealed anew
-//! ([`reseal`]). A replica shares keys and id: sealed packs and blocks go over as they are ([`replica`]). Both plan by
+//! (`reseal`). A replica shares keys and id: sealed packs and blocks go over as they are (`replica`). Both plan by
 //! chunk id, verify what they read, commit by the protocol's steps 3 to 6, and may be interrupted at any point: run
 //! again, they upload only what is not there yet.
 //!

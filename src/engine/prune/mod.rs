@@ -5,7 +5,7 @@
 //!
 //! One run does, in this order: [`plan`] (mark, choose), repack, then condemn. With a grace the run ends after
 //! putting a *notice*, and a later run deletes what earlier notices named; with grace zero it deletes at once.
-//! Deleting is always the same [`sweep`]: own tombstone, Δ, final mark, delete, Δ, tombstone away.
+//! Deleting is always the same `sweep`: own tombstone, Δ, final mark, delete, Δ, tombstone away.
 
 mod compact;
 mod mark;
