@@ -85,7 +85,7 @@ pub enum XattrValue {
 }
 
 /// An instant, nanoseconds below the second kept apart; before 1970 the seconds are negative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     pub seconds: i64,
     /// 0..1_000_000_000

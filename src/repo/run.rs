@@ -52,7 +52,7 @@ impl<'r> Run<'r> {
             last_beat: repo.world.clock.elapsed(),
             generation: 0,
         };
-        run.put().await?;
+        run.put(0).await?;
         repo.settle().await;
         let inventory = repo.sync(Thoroughness::Tolerant).await?;
         run.generation = repo.index.generation()?;
@@ -71,11 +71,11 @@ impl<'r> Run<'r> {
         })
     }
 
-    async fn put(&self) -> Result<(), RepoError> {
-        let body = signed::Run { run: self.id, number: self.number }.encode();
+    async fn put(&self, number: u64) -> Result<(), RepoError> {
+        let body = signed::Run { run: self.id, number }.encode();
         let access = &self.repo.access;
         let bytes = sign_object(&access.identity, access.repo, ObjectKind::Run, access.home, body);
-        Ok(self.repo.store.put(&object_name(&self.id, self.number), bytes.into()).await?)
+        Ok(self.repo.store.put(&object_name(&self.id, number), bytes.into()).await?)
     }
 
     /// If an hour has passed: shows a higher number and stops reusing what was condemned since.
@@ -85,8 +85,8 @@ impl<'r> Run<'r> {
             return Ok(());
         }
         self.last_beat = now;
+        self.put(self.number + 1).await?;
         self.number += 1;
-        self.put().await?;
         let condemned = super::marks::condemned(&self.repo.tombstones().await?);
         self.repo.index.condemn(&condemned)?;
         // Best effort: a writer's credentials may not delete.

@@ -11,7 +11,7 @@ use super::{RepoError, Repository};
 use crate::format::header::{Header, ObjectKind};
 use crate::format::id::{ObjectHash, RunId};
 use crate::format::keyring::Role;
-use crate::format::pack::{Index, IndexPack};
+use crate::format::pack::{Index, IndexPack, PACK_LIMIT_BYTES};
 use crate::format::signed::Tombstone;
 use crate::pack::pack_name;
 use crate::seal::block::origin_of;
@@ -55,6 +55,7 @@ pub enum Thoroughness {
 impl Repository {
     /// Brings the local index up to date.
     pub async fn sync(&self, thoroughness: Thoroughness) -> Result<Inventory, RepoError> {
+        self.index.refresh()?;
         let tombstones = self.tombstones().await?;
         let packs = self.list_packs().await?;
         let mut inventory = Inventory {
@@ -152,10 +153,12 @@ impl Repository {
         let vouches = author
             .and_then(|key| self.member(&key))
             .is_some_and(|member| matches!(member.role, Role::Owner | Role::Maintainer));
+        // Another writer's rows say themselves who made the pack and what is in it: its signed directory decides.
+        let own = author == Some(self.access.identity.key);
         let revoked = author.is_some_and(|key| self.is_revoked(&key));
         let mut packs = index.packs;
         packs.retain(|pack| {
-            (vouches || Some(pack.author) == author)
+            (vouches || own && Some(pack.author) == author)
                 && !revoked
                 && listed
                     .get(&pack.pack)
@@ -214,6 +217,10 @@ impl Repository {
     ) -> Result<Option<(Header, crate::format::pack::Directory)>, RepoError> {
         let name = pack_name(listed.kind, hash);
         let damaged = |cause| RepoError::object(name.clone())(cause);
+        if listed.size_bytes > PACK_LIMIT_BYTES {
+            let (what, value, limit) = ("pack", listed.size_bytes, PACK_LIMIT_BYTES);
+            return Err(damaged(crate::format::FormatError::TooLarge { what, value, limit }.into()));
+        }
         let probe = listed.size_bytes.min(HEADER_PROBE_BYTES);
         let head = self.store.get_range(&name, 0, probe).await?;
         let (header, length) =

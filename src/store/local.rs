@@ -184,7 +184,13 @@ impl Shared {
         match named {
             // Another writer was first; the same bytes are as good as ours.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                same_content(path, bytes)?;
+                if !same_content(path, bytes)? {
+                    // It was there a moment ago: deleted by somebody since.
+                    return Err(io::Error::new(
+                        io::ErrorKind::NotFound,
+                        "deleted while it was being written",
+                    ));
+                }
             }
             other => other?,
         }

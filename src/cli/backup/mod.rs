@@ -175,6 +175,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Some(name) if args.stdin || args.command => stream(&args, name, context, &repo).await?,
         Some(_) => return Err(CliError::usage("--stdin-filename needs --stdin or --command")),
         None => {
+            if args.what.iter().any(|path| path.is_empty()) {
+                let hint = "an empty variable, perhaps? the current folder is .";
+                return Err(CliError::usage("one of the paths to back up is empty").hint(hint));
+            }
             let paths: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
             let options = options(&args, default_job(&paths, &cwd), context, &repo);
             let request = FilesRequest { paths, cwd, walk };

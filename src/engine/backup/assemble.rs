@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::file_cache::{CacheWriter, Identity, Record};
 use super::pieces::{
-    Cut, FileEnd, PackMessage, PackSlot, Part, Piece, Pool, Problem, ReadPart, SealJob, Stop,
+    Cut, FileEnd, PackMessage, PackSlot, Part, Piece, Pools, Problem, ReadPart, SealJob, Stop,
 };
 use crate::base::progress::Progress;
 use crate::base::random::Random;
@@ -31,6 +31,8 @@ use crate::seal::access::{Access, Domain};
 use crate::source::files::path_of_key;
 use crate::source::files::stat::{FileType, Stat};
 
+/// How often what was seen so far is written down for a run that resumes this one.
+const CACHE_FLUSH: std::time::Duration = std::time::Duration::from_secs(1);
 /// Problems kept with their text; more are only counted.
 const PROBLEMS_LIMIT: usize = 10_000;
 
@@ -159,8 +161,7 @@ pub struct Assembler<'a> {
     pub out: Output<'a>,
     pub domain: &'a Domain,
     pub cache: Option<CacheWriter>,
-    pub batches: Pool,
-    pub segments: Pool,
+    pub pools: Pools,
     pub progress: Arc<dyn Progress>,
     /// Files that changed after this may change again within the clock's grain, unnoticed: not cached.
     pub settled_before: Timestamp,
@@ -176,8 +177,7 @@ impl<'a> Assembler<'a> {
         out: Output<'a>,
         domain: &'a Domain,
         cache: Option<CacheWriter>,
-        batches: Pool,
-        segments: Pool,
+        pools: Pools,
         progress: Arc<dyn Progress>,
         settled_before: Timestamp,
     ) -> Result<Self, Stop> {
@@ -188,8 +188,7 @@ impl<'a> Assembler<'a> {
             out,
             domain,
             cache,
-            batches,
-            segments,
+            pools,
             progress,
             settled_before,
             tree,
@@ -202,9 +201,16 @@ impl<'a> Assembler<'a> {
     /// Takes all answers in order, then ends the tree and the last packs.
     pub fn run(mut self) -> Result<Assembled, Stop> {
         let order = self.order.clone();
+        let mut flushed = std::time::Instant::now();
         for pieces in order {
             self.answer(pieces)?;
             self.out.drain_flushed();
+            if flushed.elapsed() >= CACHE_FLUSH
+                && let Some(cache) = &mut self.cache
+            {
+                cache.flush()?;
+                flushed = std::time::Instant::now();
+            }
         }
         let mut pages = std::mem::take(&mut self.pages);
         let root = self.tree.finish(&mut |id, page| {
@@ -232,14 +238,14 @@ impl<'a> Assembler<'a> {
                     for part in parts {
                         self.part(part, &buffer)?;
                     }
-                    self.batches.give(buffer);
+                    self.pools.batches.give(buffer);
                     return Ok(());
                 }
                 Piece::Segment { buffer, chunks } => {
                     for cut in chunks {
                         self.content(&mut recipe, &mut ids, cut, &buffer)?;
                     }
-                    self.segments.give(buffer);
+                    self.pools.segments.give(buffer);
                 }
                 Piece::End(end) => {
                     let bytes = end.xattr_bytes.clone();
@@ -435,7 +441,11 @@ impl<'a> Assembler<'a> {
             self.lead(&record.key, &stat, entry, record.ids.clone());
         }
         self.store_entry(&record.key, &record.entry, record.content_bytes)?;
-        let settled = stat.ctime < self.settled_before && stat.mtime < self.settled_before;
+        // Whole seconds in both times: a file system of coarse times, FAT's are two seconds wide.
+        let coarse = stat.ctime.nanoseconds == 0 && stat.mtime.nanoseconds == 0;
+        let mut before = self.settled_before;
+        before.seconds -= if coarse { 3 } else { 0 };
+        let settled = stat.ctime < before && stat.mtime < before;
         if let Some(cache) = &mut self.cache
             && settled
             && !changed

@@ -21,7 +21,7 @@ const RECORD_LIMIT_BYTES: usize = 64 << 20;
 const ID_BYTES: usize = 17;
 
 /// What must match for a file to count as unchanged. The device is left out: it changes with a remount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub inode: u64,
     pub ctime: Timestamp,

@@ -53,6 +53,7 @@ impl Packer {
         let uploads = Arc::new(Semaphore::new(UPLOADS));
         let (acks, acked) = unbounded::<Ack>();
         let mut unpublished = Vec::new();
+        let (mut started, mut ended) = (0u64, 0u64);
         for message in &self.messages {
             let slot = self.take(message, &mut open);
             let complete = open.get(&slot.number).is_some_and(|pack| pack.expected == Some(pack.blocks));
@@ -61,6 +62,7 @@ impl Packer {
             }
             let Some(pack) = open.remove(&slot.number) else { continue };
             let pack = pack.builder.finish(&slot.sealer, &self.access, self.run, &mut codecs)?;
+            started += 1;
             let permit = self.runtime.block_on(uploads.clone().acquire_owned());
             let (store, acks, name) = (self.store.clone(), acks.clone(), pack.name());
             let counts = self.counts.clone();
@@ -73,13 +75,20 @@ impl Packer {
                 let _ = acks.send(result.map(|()| pack.index));
             });
             for ack in acked.try_iter() {
+                ended += 1;
                 unpublished.push(ack?);
             }
             self.publish(&mut unpublished, PUBLISH_CHUNKS)?;
         }
         drop(acks);
         for ack in acked {
+            ended += 1;
             unpublished.push(ack?);
+        }
+        if started != ended {
+            // An upload's task died without a word: its pack may not be there.
+            let text = "an upload ended without an answer: nothing was committed";
+            return Err(Stop::Failed(crate::engine::EngineError::Source(text.into())));
         }
         if !open.is_empty() {
             // A worker stopped between taking a block and sealing it: its own error is the one to show.

@@ -163,6 +163,13 @@ impl<E: Into<EngineError>> From<E> for Stop {
     }
 }
 
+/// The buffers of batches, and those of segments, which keep their length.
+#[derive(Clone)]
+pub struct Pools {
+    pub batches: Pool,
+    pub segments: Pool,
+}
+
 /// Buffers given back to be used again: touching fresh memory costs as much as hashing it.
 #[derive(Clone)]
 pub struct Pool {

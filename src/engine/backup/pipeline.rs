@@ -8,7 +8,7 @@ use crossbeam_channel::{bounded, unbounded};
 use super::assemble::{Assembled, Assembler, Lane, Output};
 use super::file_cache::{CacheReader, CacheWriter};
 use super::packer::Packer;
-use super::pieces::{Counts, Pool, Stop, Work};
+use super::pieces::{Counts, Pool, Pools, Stop, Work};
 use super::plan::{Outlet, Planner};
 use super::worker::{Tools, Worker};
 use crate::base::cancel::Cancel;
@@ -116,15 +116,14 @@ pub fn run(
         }
         Input::Stream(work) => (None, Vec::new(), None, Err(work)),
     };
-    let (batches, segments) = (Pool::new(JOBS_AHEAD), Pool::new(SEGMENTS_KEPT));
+    let pools = Pools { batches: Pool::new(JOBS_AHEAD), segments: Pool::new(SEGMENTS_KEPT) };
     let tools = Tools {
         files,
         cutter: Arc::new(Cutter::new(domain.cut_key()?, setup.profile)),
         data_id_key: *domain.data_id_key()?,
         content_key: *domain.content_key()?,
         compression: setup.compression,
-        batches: batches.clone(),
-        segments: segments.clone(),
+        pools: pools.clone(),
         blocks: Pool::new(BLOCKS_AHEAD),
         counts: setup.counts.clone(),
         progress: setup.progress.clone(),
@@ -159,8 +158,7 @@ pub fn run(
         output,
         domain,
         writer,
-        batches,
-        segments,
+        pools,
         setup.progress.clone(),
         setup.settled_before,
     )

@@ -55,7 +55,7 @@ pub struct Planner<'p> {
     pub roots_required: bool,
     batch: Vec<Item>,
     batch_bytes: u64,
-    linked: HashSet<(u64, u64)>,
+    linked: HashSet<(u64, u64, Identity)>,
 }
 
 impl<'p> Planner<'p> {
@@ -71,9 +71,9 @@ impl<'p> Planner<'p> {
     }
 
     /// Plans a whole walk.
-    pub fn run(mut self, walk: Walk) -> Result<(), Stop> {
+    pub fn run(mut self, mut walk: Walk) -> Result<(), Stop> {
         let mut lost_roots: Vec<PathBuf> = Vec::new();
-        for items in walk {
+        for items in walk.by_ref() {
             self.cancel.check()?;
             for item in items {
                 if let Err(problem) = &item
@@ -85,6 +85,10 @@ impl<'p> Planner<'p> {
             }
         }
         self.cancel.check()?;
+        if !walk.is_complete() {
+            let message = "the walk ended early: a thread of it died";
+            return Err(Stop::Failed(EngineError::Source(message.into())));
+        }
         self.flush()?;
         if self.roots_required && !lost_roots.is_empty() {
             let paths: Vec<_> = lost_roots.iter().map(|path| path.display().to_string()).collect();
@@ -106,8 +110,9 @@ impl<'p> Planner<'p> {
             }
         };
         let stat = found.stat;
+        // By size and times too: an inode that was freed during the walk may already be another file.
         let shared_inode = stat.links > 1 && !stat.is_directory();
-        if shared_inode && !self.linked.insert((stat.device, stat.inode)) {
+        if shared_inode && !self.linked.insert((stat.device, stat.inode, Identity::from(&stat))) {
             return self.push(Item::Link { key: found.key, stat }, 0);
         }
         let mut known = false;

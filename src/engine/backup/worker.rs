@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender, select, select_biased};
 
 use super::pieces::{
-    Counts, Cut, FileEnd, Item, Job, PackMessage, Part, Piece, Pool, Problem, ReadPart, SealJob, Stop, Work,
+    Counts, Cut, FileEnd, Item, Job, PackMessage, Part, Piece, Pool, Pools, Problem, ReadPart, SealJob, Stop,
+    Work,
 };
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
@@ -31,9 +32,7 @@ pub struct Tools {
     pub data_id_key: [u8; 32],
     pub content_key: [u8; 32],
     pub compression: Compression,
-    /// Buffers of batches, and of segments: apart, since a segment's keep their length.
-    pub batches: Pool,
-    pub segments: Pool,
+    pub pools: Pools,
     pub blocks: Pool,
     pub counts: Arc<Counts>,
     pub progress: Arc<dyn Progress>,
@@ -124,7 +123,7 @@ impl Worker {
     }
 
     fn items(&mut self, items: Vec<Item>) -> Piece {
-        let mut buffer = self.tools.batches.take(SEGMENT_BYTES);
+        let mut buffer = self.tools.pools.batches.take(SEGMENT_BYTES);
         let mut parts = Vec::with_capacity(items.len());
         for item in items {
             parts.push(match item {
@@ -276,7 +275,7 @@ impl Worker {
     ) -> Result<Option<[u8; 32]>, SegmentError> {
         let max_bytes = self.tools.cutter.profile().max_bytes();
         let target = SEGMENT_BYTES + max_bytes;
-        let mut buffer = self.tools.segments.take_filled(target);
+        let mut buffer = self.tools.pools.segments.take_filled(target);
         // How much of the buffer holds what was read; the rest is whatever it held before.
         let mut filled = 0;
         let mut hasher = blake3::Hasher::new_keyed(&self.tools.content_key);
@@ -299,13 +298,13 @@ impl Worker {
                 at += length;
             }
             count += chunks.len();
-            let mut next = self.tools.segments.take_filled(target);
+            let mut next = self.tools.pools.segments.take_filled(target);
             next[..filled - at].copy_from_slice(&buffer[at..filled]);
             filled -= at;
             let full = std::mem::replace(&mut buffer, next);
             self.answer(answer, Piece::Segment { buffer: full, chunks }).map_err(SegmentError::Stop)?;
         }
-        self.tools.segments.give(buffer);
+        self.tools.pools.segments.give(buffer);
         Ok((count > 1).then(|| *hasher.finalize().as_bytes()))
     }
 }

@@ -54,7 +54,14 @@ impl SnapshotPath {
     pub fn parse(text: &OsStr) -> Result<Self, EngineError> {
         let bytes = text.as_bytes();
         let splits = |at: usize| bytes[at] == b':' && bytes.get(at + 1) == Some(&b'/');
-        let split = (0..bytes.len()).find(|at| splits(*at) && bytes.get(at + 2) != Some(&b'/'));
+        let mut places = (0..bytes.len()).filter(|at| splits(*at) && bytes.get(at + 2) != Some(&b'/'));
+        // A job's name may itself hold `:/` (`files:/etc@latest`): the path begins where what stands before it is a
+        // selector.
+        let is_selector =
+            |head: &[u8]| std::str::from_utf8(head).is_ok_and(|head| Selector::parse(head).is_some());
+        let first = places.clone().next();
+        let split =
+            places.find(|at| is_selector(&bytes[..*at])).or(if is_selector(bytes) { None } else { first });
         let (selector, path) = match split {
             Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
             None => (bytes, None),
@@ -168,6 +175,8 @@ mod tests {
         assert_eq!(parse("latest:/"), ("latest".into(), vec![]));
         assert_eq!(parse("latest:/a/b/"), ("latest".into(), b"a\0b".to_vec()));
         assert_eq!(parse("web@2026-11-20T02:00:/a:/b"), ("web@2026-11-20T02:00".into(), b"a:\0b".to_vec()));
+        assert_eq!(parse("files:/etc,/srv@latest"), ("files:/etc,/srv@latest".into(), vec![]));
+        assert_eq!(parse("files:/etc@latest:/etc/x"), ("files:/etc@latest".into(), b"etc\0x".to_vec()));
         assert_eq!(parse("postgres://db/app@latest"), ("postgres://db/app@latest".into(), vec![]));
         assert_eq!(parse("pg://db@latest~2:/x"), ("pg://db@latest~2".into(), b"x".to_vec()));
     }

@@ -118,6 +118,11 @@ fn check_options(options: &RestoreOptions, selected: &Selected) -> Result<(), En
         if options.overwrite == Overwrite::Never {
             return refuse("--delete and --overwrite never contradict each other");
         }
+        if selected.snapshot.summary.statistics.problems > 0 {
+            return refuse(
+                "--delete from a partial snapshot could remove the only copy of what its backup could not read",
+            );
+        }
         let real = options.target.canonicalize().unwrap_or_else(|_| options.target.clone());
         if real.parent().is_none() {
             return refuse("--delete into / would remove the running system");

@@ -151,6 +151,8 @@ impl IndexMap {
         let inner = Inner {
             db,
             filter: Filter::with_capacity(0),
+            filter_stamp: 0,
+            data_version: 0,
             packs: HashMap::new(),
             by_hash: HashMap::new(),
             condemned: HashSet::new(),
@@ -190,6 +192,7 @@ impl IndexMap {
             && let Some(filter) = Filter::from_bytes(rest)
         {
             inner.filter = filter;
+            inner.filter_stamp = stamp;
             return Ok(());
         }
         inner.rebuild_filter()
@@ -200,6 +203,9 @@ impl IndexMap {
         let inner = self.lock();
         let Some(path) = self.filter_path() else { return Ok(()) };
         let stamp = inner.stamp().map_err(|cause| self.cache(cause))?;
+        if stamp != inner.filter_stamp {
+            return Ok(());
+        }
         let filter = inner.filter.to_bytes();
         let mut bytes = stamp.to_le_bytes().to_vec();
         bytes.extend_from_slice(blake3::hash(&filter).as_bytes());
@@ -208,6 +214,12 @@ impl IndexMap {
         let file = |cause| PackError::CacheFile { path: path.display().to_string(), cause };
         std::fs::write(&temporary, bytes).map_err(file)?;
         std::fs::rename(&temporary, &path).map_err(file)
+    }
+
+    /// Takes in what other processes on this machine did to the index. Memory mirrors the file only up to the last
+    /// call, so whoever is about to rely on the index calls this first.
+    pub fn refresh(&self) -> Result<(), PackError> {
+        self.lock().refresh().map_err(|cause| self.cache(cause))
     }
 
     /// Index objects already taken in.

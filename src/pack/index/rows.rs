@@ -21,6 +21,10 @@ const HOT_BLOCKS: usize = 512;
 pub(super) struct Inner {
     pub(super) db: Connection,
     pub(super) filter: Filter,
+    /// The stamp of the file's rows that the filter covers.
+    pub(super) filter_stamp: i64,
+    /// SQLite's count of changes by other connections, as last looked at.
+    pub(super) data_version: i64,
     pub(super) packs: HashMap<i64, Arc<PackInfo>>,
     pub(super) by_hash: HashMap<ObjectHash, i64>,
     pub(super) condemned: HashSet<i64>,
@@ -88,6 +92,7 @@ impl Inner {
     }
 
     pub(super) fn rebuild_filter(&mut self) -> rusqlite::Result<()> {
+        let stamp = self.stamp()?;
         let count: i64 = self.db.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0))?;
         let mut filter = Filter::with_capacity(count as usize * 3 / 2);
         let mut statement = self.db.prepare("SELECT key FROM chunk")?;
@@ -96,7 +101,23 @@ impl Inner {
             filter.insert(row.get::<_, i64>(0)? as u64);
         }
         self.filter = filter;
+        self.filter_stamp = stamp;
         Ok(())
+    }
+
+    /// Takes in what other processes did to the file since this one looked last.
+    pub(super) fn refresh(&mut self) -> rusqlite::Result<()> {
+        let version = self.db.pragma_query_value(None, "data_version", |row| row.get(0))?;
+        if version == self.data_version {
+            return Ok(());
+        }
+        self.data_version = version;
+        self.packs.clear();
+        self.by_hash.clear();
+        self.condemned.clear();
+        self.drop_hot();
+        self.load_packs()?;
+        if self.stamp()? == self.filter_stamp { Ok(()) } else { self.rebuild_filter() }
     }
 
     pub(super) fn serves(&self, block: &BlockInfo, domain: u32, kind: ObjectKind) -> bool {
@@ -179,6 +200,7 @@ impl Inner {
     pub(super) fn add_packs(&mut self, domain: u32, packs: &[IndexPack]) -> rusqlite::Result<()> {
         let mut rows: Vec<(i64, i64)> = Vec::new();
         let mut added = Vec::new();
+        let filter_is_current = self.stamp()? == self.filter_stamp;
         let transaction = self.db.transaction()?;
         for pack in packs {
             let inserted = transaction
@@ -251,7 +273,14 @@ impl Inner {
         for (key, _) in rows {
             self.filter.insert(key as u64);
         }
-        if self.filter.is_full() { self.rebuild_filter() } else { Ok(()) }
+        if self.filter.is_full() {
+            return self.rebuild_filter();
+        }
+        // What another process added meanwhile is not in this filter: it must not be kept as the file's.
+        if filter_is_current {
+            self.filter_stamp = self.stamp()?;
+        }
+        Ok(())
     }
 
     pub(super) fn remove_packs(&mut self, packs: &[ObjectHash]) -> rusqlite::Result<()> {
@@ -274,7 +303,7 @@ impl Inner {
             transaction.prepare_cached("DELETE FROM block WHERE pack = ?")?.execute([row])?;
             transaction.prepare_cached("DELETE FROM pack WHERE id = ?")?.execute([row])?;
         }
-        transaction.execute("UPDATE meta SET value = value + 1 WHERE name = 'generation'", [])?;
+        transaction.execute("UPDATE meta SET value = random() WHERE name = 'generation'", [])?;
         transaction.commit()?;
         for row in rows {
             if let Some(info) = self.packs.remove(&row) {
@@ -298,7 +327,7 @@ impl Inner {
             transaction.execute("UPDATE pack SET condemned = 1 WHERE id = ?", [row])?;
         }
         if grew {
-            transaction.execute("UPDATE meta SET value = value + 1 WHERE name = 'generation'", [])?;
+            transaction.execute("UPDATE meta SET value = random() WHERE name = 'generation'", [])?;
         }
         transaction.commit()?;
         self.condemned = rows;

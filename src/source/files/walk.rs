@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -127,6 +128,7 @@ pub fn walk<P: AsRef<Path>>(
         queue: Mutex::default(),
         work: Condvar::new(),
         done: Condvar::new(),
+        complete: AtomicBool::new(false),
     });
     let (sender, receiver) = bounded(BATCHES);
     let mut walk = Walk { places, batches: Some(receiver), shared: shared.clone(), threads: Vec::new() };
@@ -144,6 +146,12 @@ impl Walk {
         let thread = std::thread::Builder::new().name(name.into()).spawn(body).map_err(WalkError::Thread)?;
         self.threads.push(thread);
         Ok(())
+    }
+
+    /// Once the iterator has ended: whether it ended because everything was seen, and not because the walk was
+    /// cancelled or one of its threads died.
+    pub fn is_complete(&self) -> bool {
+        self.shared.complete.load(Ordering::Acquire)
     }
 
     /// Where the keys of this walk really are; what reads them needs it.
@@ -201,6 +209,8 @@ struct Shared {
     work: Condvar,
     /// A taken job is done.
     done: Condvar,
+    /// Everything was handed on.
+    complete: AtomicBool,
 }
 
 fn place_of(job: &Job) -> Place {
@@ -287,6 +297,7 @@ impl Shared {
         let mut batches = Batches { sender, batch: Vec::with_capacity(BATCH) };
         if self.emit_all(top, &mut batches).is_some() && !self.cancel.is_cancelled() {
             batches.send();
+            self.complete.store(true, Ordering::Release);
         }
         self.end();
     }
