@@ -90,7 +90,15 @@ impl RemoteStore {
                 let text = format!("the service kept {there} of {} bytes", bytes.len());
                 return Err(opendal::Error::new(ErrorKind::Unexpected, text).set_temporary());
             }
-            self.operator.rename(&path, name).await
+            match self.operator.rename(&path, name).await {
+                // The same place took the write a moment ago, so this is no lack of rights: Apache answers so when
+                // two moves to one name meet.
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                    let text = "the service refused to move what it had just taken";
+                    Err(opendal::Error::new(ErrorKind::Unexpected, text).set_temporary())
+                }
+                other => other,
+            }
         };
         let result = moved.await;
         if result.is_err() {

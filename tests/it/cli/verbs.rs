@@ -98,6 +98,7 @@ fn a_backup_tells_what_it_did_and_a_repeated_one_reads_nothing() {
     assert_eq!(first["statistics"]["files_new"], json!(2));
     assert_eq!(first["statistics"]["read_bytes"], json!(300_005));
     // A file that changed within the clock's grain is read once more; afterwards it is known.
+    std::thread::sleep(std::time::Duration::from_millis(150));
     machine.run(&["backup", "data"]);
     let third = machine.run(&["backup", "data", "--json"]).json();
     assert_eq!(third["statistics"]["files_unmodified"], json!(2));

@@ -302,8 +302,9 @@ async fn last_prune(repo: &Repository) -> Result<(), EngineError> {
         forget::apply(repo, &plan, &NoProgress, &Cancel::new()).await?;
     }
     let options = PruneOptions { grace: Duration::ZERO, ..PruneOptions::default() };
-    // What a sweep moves out of condemned packs it moves whole; the next one may rewrite that.
-    for _ in 0..3 {
+    // What a sweep moves out of condemned packs it moves whole; the next one may rewrite that, and one more merge
+    // the small packs that are left.
+    for _ in 0..8 {
         let plan = prune::plan(repo, &options, &NoProgress, &Cancel::new()).await?;
         if plan.is_empty() {
             return Ok(());
