@@ -152,6 +152,14 @@ impl<'p> Planner<'p> {
             return Ok(false);
         }
         if entry.is_directory() {
+            if self.options.overwrite == Overwrite::Never
+                && let Ok(Some(stat)) = self.existing(&below)
+                && !stat.is_directory()
+            {
+                let why = "something that is no folder is in the way, and was left alone".to_owned();
+                self.shared.outcome.failed(&below, why);
+                return Ok(true);
+            }
             let wanted = verdict == Verdict::Wanted;
             self.folders.push(OpenFolder { key: below, entry, wanted, made: false, fresh: false });
             if wanted {

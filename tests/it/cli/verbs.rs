@@ -197,6 +197,23 @@ fn a_stream_becomes_a_snapshot_only_when_it_ends_well() {
 }
 
 #[test]
+fn a_file_in_the_way_of_a_folder_is_left_alone_when_asked() {
+    let machine = Machine::with_repository();
+    machine.file("data/a/b", "from the snapshot");
+    machine.file("data/c", "too");
+    machine.run(&["backup", "data"]);
+    let precious = machine.file("out/a", "precious");
+    let snapshot = format!("latest:{}", machine.path("data").display());
+    let said = machine.run(&["restore", &snapshot, "--target", "out", "--overwrite", "never"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("in the way"), "{}", said.stderr);
+    assert_eq!(std::fs::read(precious).unwrap(), b"precious");
+    assert_eq!(std::fs::read(machine.path("out/c")).unwrap(), b"too");
+    let partial = machine.run(&["backup", ""]);
+    assert_eq!((partial.code, partial.stderr.contains("empty")), (2, true));
+}
+
+#[test]
 fn a_captured_command_does_not_get_the_password() {
     let machine = Machine::with_repository();
     let said = machine.run(&["backup", "--stdin-filename", "env", "--command", "--", "env"]);
