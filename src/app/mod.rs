@@ -3,6 +3,7 @@
 //! Invariant: this is the only place where the system's clock and randomness, a store and a repository meet.
 
 mod logging;
+pub mod services;
 mod signals;
 
 use std::path::Path;
@@ -38,6 +39,10 @@ pub enum AppError {
     Engine(#[from] crate::engine::EngineError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Source(#[from] crate::source::capture::SourceError),
+    #[error("{0}")]
+    Refused(String),
     #[error("cannot start {what}: {cause}")]
     System { what: &'static str, cause: std::io::Error },
 }

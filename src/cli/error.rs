@@ -9,6 +9,7 @@ use crate::base::cancel::Cancelled;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::repo::RepoError;
+use crate::source::capture::SourceError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Why a verb failed, ready to be told.
@@ -215,6 +216,11 @@ impl From<AppError> for CliError {
             AppError::NoRepositoryNamed => {
                 Self::from_chain(Exit::Usage, &error).hint("write -r PATH|URL or set LIFEBOAT_REPOSITORY")
             }
+            AppError::Source(SourceError::Cancelled(cancelled)) => cancelled.into(),
+            AppError::Source(SourceError::Refused(_)) | AppError::Refused(_) => {
+                Self::from_chain(Exit::Usage, &error)
+            }
+            AppError::Source(_) => Self::from_chain(Exit::Failed, &error),
             AppError::LogFilter { .. } => Self::from_chain(Exit::Usage, &error),
             AppError::System { .. } => Self::from_chain(Exit::Failed, &error),
         }

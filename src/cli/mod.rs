@@ -43,6 +43,7 @@ mod prompt;
 mod prune;
 mod repair;
 mod restore;
+mod restore_service;
 mod snapshots;
 mod stats;
 pub mod text;

@@ -4,6 +4,9 @@
 //! What every source keeps: nothing is dropped silently (a thing that could not be read is a value the caller
 //! gets), and `consistent_at` is never later than the instant the data is true for.
 
+pub mod capture;
 pub mod command;
 pub mod files;
+pub mod sqlite;
 pub mod stdin;
+pub mod target;

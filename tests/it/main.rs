@@ -19,5 +19,6 @@ mod reading;
 mod restore;
 mod services;
 mod small;
+mod sources;
 mod store;
 mod verify;

@@ -4,6 +4,7 @@
 //! it is `files:` and the paths, or the stream's name.
 
 mod report;
+pub mod service;
 mod stdin;
 
 use std::ffi::OsString;
@@ -11,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{CliError, Context, Exit};
+use crate::app::services;
 use crate::base::byte_size;
 use crate::base::process::ProcessOptions;
 use crate::chunk::Profile;
-use crate::engine::backup::{self as engine, BackupOptions, BackupOutcome, FilesRequest, StreamRequest};
+use crate::engine::backup::{self as engine, BackupOptions, BackupOutcome, CaptureRequest, FilesRequest};
 use crate::format::entry::Timestamp;
 use crate::repo::snapshots::parse_time;
 use crate::repo::{Repository, to_timestamp};
 use crate::seal::block::Compression;
+use crate::source::capture::{Capture, Single};
 use crate::source::command::{CommandOptions, CommandSource};
 use crate::source::files::exclude::ExcludeOptions;
 use crate::source::files::walk::WalkOptions;
@@ -30,13 +33,11 @@ const FAST_LEVEL: i32 = -3;
 const MAX_LEVEL: i32 = 19;
 /// Longer job names made from paths are cut and made unique by a hash.
 const JOB_NAME_CHARS: usize = 200;
-/// Who may read a stream once it is restored as a file: its owner.
-const STREAM_MODE: u32 = 0o600;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folders and files; with --command, the command and its arguments after `--`
-    #[arg(value_name = "PATH", required_unless_present = "stdin")]
+    /// Folders and files, or one service such as sqlite:FILE; with --command, the command and its arguments after `--`
+    #[arg(value_name = "PATH|SERVICE", required_unless_present = "stdin")]
     what: Vec<OsString>,
     /// Back up standard input
     #[arg(long, requires = "stdin_filename", conflicts_with_all = ["what", "command"])]
@@ -179,6 +180,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
                 let hint = "an empty variable, perhaps? the current folder is .";
                 return Err(CliError::usage("one of the paths to back up is empty").hint(hint));
             }
+            if let Some(address) = service_address(&args.what)? {
+                let opened = service::open(address, context, &repo).await?;
+                let options = options(&args, opened.job, context, &repo);
+                let request = CaptureRequest { source: opened.capture, kind: opened.kind };
+                let outcome = captured(request, &options, context, &repo).await?;
+                return report::tell(context, &options, &outcome, started.elapsed());
+            }
             let paths: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
             let options = options(&args, default_job(&paths, &cwd), context, &repo);
             let request = FilesRequest { paths, cwd, walk };
@@ -199,22 +207,45 @@ async fn stream(
 ) -> Result<(BackupOutcome, BackupOptions), CliError> {
     let options = options(args, name.clone(), context, repo);
     let now = repo.world.now();
-    let (source, kind): (Box<dyn engine::Capture>, _) = if args.command {
+    let (source, kind): (Box<dyn Capture>, _) = if args.command {
         let process =
             ProcessOptions { withheld: crate::config::SECRET_VARIABLES, ..ProcessOptions::default() };
         let how = CommandOptions { process, allow_empty: args.allow_empty };
         let source = CommandSource::start(&args.what, how, now, &context.cancel);
         let source = source.map_err(|error| CliError::from_chain(Exit::Failed, &error))?;
-        (Box::new(source), "command")
+        (Box::new(Single::new(name, source)), "command")
     } else {
         let stdin = stdin::Stdin::new(context.cancel.clone());
-        (Box::new(StreamSource::new(stdin, args.allow_empty, now)), "stdin")
+        (Box::new(Single::new(name, StreamSource::new(stdin, args.allow_empty, now))), "stdin")
     };
-    let request = StreamRequest { name, source, kind, mode: STREAM_MODE };
+    let outcome = captured(CaptureRequest { source, kind }, &options, context, repo).await?;
+    Ok((outcome, options))
+}
+
+async fn captured(
+    request: CaptureRequest,
+    options: &BackupOptions,
+    context: &Context,
+    repo: &Repository,
+) -> Result<BackupOutcome, CliError> {
     let (counters, display) = context.progress();
-    let outcome = engine::stream(repo, request, &options, counters, &context.cancel).await;
+    let outcome = engine::capture(repo, request, options, counters, &context.cancel).await;
     drop(display);
-    Ok((outcome?, options))
+    Ok(outcome?)
+}
+
+/// The address, if a service is what is to be backed up.
+fn service_address(what: &[OsString]) -> Result<Option<String>, CliError> {
+    let mut addresses =
+        what.iter().filter_map(|text| text.to_str()).filter(|text| services::is_service(text));
+    match (addresses.next(), what.len()) {
+        (None, _) => Ok(None),
+        (Some(address), 1) => Ok(Some(address.to_owned())),
+        (Some(address), _) => {
+            Err(CliError::usage(format!("{address} stands beside other things to back up"))
+                .hint("a service has a snapshot of its own: run one backup for it and one for the rest"))
+        }
+    }
 }
 
 fn options(args: &Args, job: String, context: &Context, repo: &Repository) -> BackupOptions {

@@ -25,6 +25,7 @@ struct Answer<'a> {
     duration_seconds: f64,
     statistics: &'a Statistics,
     problems: &'a [Problem],
+    warnings: &'a [String],
 }
 
 /// Tells it and returns the exit code. The work is done: that nobody reads about it changes nothing.
@@ -47,12 +48,16 @@ pub fn tell(
             duration_seconds: took.as_secs_f64(),
             statistics: &outcome.statistics,
             problems: &outcome.problems,
+            warnings: &outcome.warnings,
         })
     } else if context.quiet {
         Ok(())
     } else {
         context.print(summary(options, outcome, took))
     };
+    for warning in &outcome.warnings {
+        context.warn(shown(warning.as_bytes()));
+    }
     if !outcome.problems.is_empty() {
         for Problem { path, message } in &outcome.problems {
             let (path, message) = (shown(path.as_bytes()), shown(message.as_bytes()));

@@ -10,38 +10,35 @@ mod packer;
 pub mod pieces;
 pub mod pipeline;
 mod plan;
+pub mod stream;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use file_cache::{JobCache, Validity};
 pub use pieces::Problem;
-use pieces::Work;
 use pipeline::{Input, Setup};
+pub use stream::{CaptureRequest, capture};
 
 use super::EngineError;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::chunk::Profile;
-use crate::format::entry::{Content, Entry, Kind, Timestamp};
+use crate::format::entry::Timestamp;
 use crate::format::id::{KeyId, SnapshotId};
 use crate::format::manifest::{Statistics, Summary};
 use crate::repo::commit::{Draft, Pending};
 use crate::repo::reach::Reach;
 use crate::repo::run::{BEAT, Run};
 use crate::repo::sync::Thoroughness;
-use crate::repo::tree::key_of_path;
 use crate::repo::{RepoError, Repository};
 use crate::seal::block::Compression;
-use crate::source::command::{CommandSource, Finished, StreamError};
 use crate::source::files::walk::{WalkOptions, walk};
-use crate::source::stdin::StreamSource;
 
 /// Passes of one run at most. Each further one means that a pruner condemned more meanwhile.
 const PASSES: usize = 4;
@@ -81,42 +78,6 @@ pub struct FilesRequest {
     pub walk: WalkOptions,
 }
 
-/// A stream to back up under a name.
-pub struct StreamRequest {
-    /// Absolute or not; it becomes the path in the snapshot.
-    pub name: String,
-    pub source: Box<dyn Capture>,
-    /// `stdin`, `command`.
-    pub kind: &'static str,
-    pub mode: u32,
-}
-
-/// A stream that says at its end whether it may become a snapshot.
-pub trait Capture: Read + Send {
-    /// The instant the stream is true for.
-    fn consistent_at(&self) -> Timestamp;
-    /// Called after the end was read.
-    fn finish(self: Box<Self>) -> Result<Finished, StreamError>;
-}
-
-impl Capture for CommandSource {
-    fn consistent_at(&self) -> Timestamp {
-        Self::consistent_at(self)
-    }
-    fn finish(self: Box<Self>) -> Result<Finished, StreamError> {
-        Self::finish(*self)
-    }
-}
-
-impl<R: Read + Send> Capture for StreamSource<R> {
-    fn consistent_at(&self) -> Timestamp {
-        Self::consistent_at(self)
-    }
-    fn finish(self: Box<Self>) -> Result<Finished, StreamError> {
-        Self::finish(*self)
-    }
-}
-
 /// What a backup did.
 #[derive(Clone, Debug)]
 pub struct BackupOutcome {
@@ -125,6 +86,8 @@ pub struct BackupOutcome {
     pub statistics: Statistics,
     /// Paths missing from the snapshot or not as they should be; not empty: the snapshot is partial.
     pub problems: Vec<Problem>,
+    /// What somebody should know although nothing is missing.
+    pub warnings: Vec<String>,
     pub started: Timestamp,
     pub finished: Timestamp,
     /// Storage passes it took; above 1 a pruner got in the way.
@@ -211,80 +174,6 @@ async fn files_in(
         pending = Some((draft, put));
     }
     let message = "a prune kept condemning what this backup reuses; run it again when the prune is done";
-    Err(RepoError::Conflict(message.into()).into())
-}
-
-/// Backs up one stream.
-pub async fn stream(
-    repo: &Repository,
-    request: StreamRequest,
-    options: &BackupOptions,
-    progress: Arc<dyn Progress>,
-    cancel: &Cancel,
-) -> Result<BackupOutcome, EngineError> {
-    let StreamRequest { name, source, kind, mode } = request;
-    let key = key_of_path(name.as_bytes());
-    if key.is_empty() || key.split(|byte| *byte == 0).any(|part| part == b".." || part == b".") {
-        return Err(EngineError::Refused(format!("{name:?} is no name for a stream")));
-    }
-    let mut session = Session::begin(repo, options, Profile::DATABASE, progress, cancel).await?;
-    let result = stream_in(&mut session, StreamRequest { name, source, kind, mode }, key).await;
-    session.end().await;
-    result
-}
-
-async fn stream_in(
-    session: &mut Session<'_>,
-    request: StreamRequest,
-    key: Vec<u8>,
-) -> Result<BackupOutcome, EngineError> {
-    let StreamRequest { name, source, kind, mode } = request;
-    let (repo, options) = (session.repo, session.options);
-    let consistent = source.consistent_at();
-    let source = Arc::new(Mutex::new(Some(source)));
-    let entry = stream_entry(mode, consistent);
-    let reader = Box::new(Shared(source.clone()));
-    let work = Work::Stream { key, entry: Box::new(entry), reader };
-    let reach = Reach::new(repo.local.folder())?;
-    let assembled = session.pipeline(Input::Stream(work), reach).await;
-    let source = source.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let assembled = match assembled {
-        // The producer's own words explain a broken stream better than the read that noticed it.
-        Err(EngineError::Local { .. }) if source.is_some() => {
-            let ended = source.map(Capture::finish);
-            return Err(EngineError::Source(match ended {
-                Some(Err(error)) => chain(&error),
-                _ => "the stream could not be read".into(),
-            }));
-        }
-        other => other?,
-    };
-    let finished =
-        source.map(Capture::finish).transpose().map_err(|error| EngineError::Source(chain(&error)))?;
-    let facts = match finished {
-        Some(finished) if !finished.stderr.is_empty() => {
-            serde_json::json!({ "stderr": finished.stderr }).to_string()
-        }
-        _ => "{}".to_owned(),
-    };
-    let statistics = session.statistics(assembled.statistics);
-    let mut outcome = session.outcome(statistics, assembled.problems, 1);
-    if options.dry_run {
-        return Ok(outcome);
-    }
-    let summary = session.summary(kind, consistent, &outcome, facts);
-    let draft = Draft { summary, root: assembled.root, paths: vec![name.into_bytes()] };
-    let put = session.run()?.put_manifest(&draft).await?;
-    let mut reach = assembled.reach;
-    let missing = session.run_mut()?.check(&mut reach).await?;
-    if missing.is_empty() {
-        session.run()?.confirm(&put).await?;
-        outcome.snapshot = Some(put.id);
-        outcome.statistics.added_bytes += put.size_bytes;
-        return Ok(outcome);
-    }
-    let message = "a prune condemned chunks this stream reused, and a stream cannot be read again; run the backup \
-                   once more (the snapshot stays unconfirmed)";
     Err(RepoError::Conflict(message.into()).into())
 }
 
@@ -379,7 +268,16 @@ impl<'r> Session<'r> {
 
     fn outcome(&self, statistics: Statistics, problems: Vec<Problem>, passes: usize) -> BackupOutcome {
         let finished = self.options.time.unwrap_or_else(|| self.repo.world.now());
-        BackupOutcome { snapshot: None, statistics, problems, started: self.started, finished, passes }
+        let warnings = Vec::new();
+        BackupOutcome {
+            snapshot: None,
+            statistics,
+            problems,
+            warnings,
+            started: self.started,
+            finished,
+            passes,
+        }
     }
 
     fn summary(
@@ -442,20 +340,6 @@ fn stored_paths(paths: &[PathBuf], cwd: &Path) -> Vec<Vec<u8>> {
     stored
 }
 
-fn stream_entry(mode: u32, time: Timestamp) -> Entry {
-    Entry {
-        kind: Kind::Stream(Content::empty()),
-        mode,
-        uid: 0,
-        gid: 0,
-        user: None,
-        group: None,
-        mtime: time,
-        xattrs: Vec::new(),
-        hardlink_to: None,
-    }
-}
-
 /// An error with its causes, each once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -468,16 +352,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-/// Lets a worker read what the verb keeps: it asks the source at the end how it went.
-struct Shared(Arc<Mutex<Option<Box<dyn Capture>>>>);
-
-impl Read for Shared {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            Some(source) => source.read(buffer),
-            None => Ok(0),
-        }
-    }
 }

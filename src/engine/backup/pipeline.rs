@@ -8,8 +8,9 @@ use crossbeam_channel::{bounded, unbounded};
 use super::assemble::{Assembled, Assembler, Lane, Output};
 use super::file_cache::{CacheReader, CacheWriter};
 use super::packer::Packer;
-use super::pieces::{Counts, Pool, Pools, Stop, Work};
+use super::pieces::{Counts, Pool, Pools, Stop};
 use super::plan::{Outlet, Planner};
+use super::stream::Shared;
 use super::worker::{Tools, Worker};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
@@ -93,8 +94,8 @@ pub enum Input {
         caches: Vec<CacheReader>,
         writer: Option<CacheWriter>,
     },
-    /// One large piece of work.
-    Stream(Work),
+    /// A capture's parts, one after the other.
+    Parts(Shared),
 }
 
 /// Runs a pipeline to its end on the calling thread, which must not be one of the runtime's own.
@@ -114,7 +115,7 @@ pub fn run(
         Input::Files { walk, caches, writer } => {
             (Some(Arc::new(FileReader::new(walk.places()))), caches, writer, Ok(walk))
         }
-        Input::Stream(work) => (None, Vec::new(), None, Err(work)),
+        Input::Parts(source) => (None, Vec::new(), None, Err(source)),
     };
     let pools = Pools { batches: Pool::new(JOBS_AHEAD), segments: Pool::new(SEGMENTS_KEPT) };
     let tools = Tools {
@@ -133,7 +134,7 @@ pub fn run(
     let planner = Planner::new(caches, &setup.index, setup.access.home, setup.cancel.clone(), outlet);
     let plan = || match source {
         Ok(walk) => planner.run(walk),
-        Err(work) => planner.outlet.send(work),
+        Err(source) => source.plan(&planner.cancel, &planner.outlet),
     };
     let output = Output {
         access: &setup.access,

@@ -14,6 +14,8 @@ use crate::repo::recipe::RecipeReader;
 use crate::repo::snapshots::Filter;
 use crate::repo::tree::read::TreeCursor;
 use crate::seal::slot::{Cost, Unlock};
+use crate::source::capture::Single;
+use crate::source::stdin::StreamSource;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 
@@ -141,10 +143,11 @@ async fn a_second_different_stream_under_the_same_name_is_stored_as_itself() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repo = repository(&store, None).await;
     for bytes in [random(1, 3_000_000), random(2, 3_000_000)] {
-        let source =
-            Box::new(StreamSource::new(std::io::Cursor::new(bytes.clone()), false, Timestamp::default()));
-        let request = StreamRequest { name: "dump.sql".into(), source, kind: "stdin", mode: 0o600 };
-        let outcome = stream(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await.unwrap();
+        let stream = StreamSource::new(std::io::Cursor::new(bytes.clone()), false, Timestamp::default());
+        let source = Box::new(Single::new("dump.sql", stream));
+        let request = CaptureRequest { source, kind: "stdin" };
+        let outcome =
+            capture(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await.unwrap();
         let found = read_all(&repo, outcome.snapshot.unwrap()).await;
         assert!(found == [(PathBuf::from("/dump.sql"), bytes)]);
     }
@@ -164,9 +167,10 @@ async fn a_stream_that_breaks_commits_nothing_and_ends_its_run() {
     }
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repo = repository(&store, None).await;
-    let source = Box::new(StreamSource::new(Breaks(0), false, Timestamp::default()));
-    let request = StreamRequest { name: "dump.sql".into(), source, kind: "stdin", mode: 0o600 };
-    let result = stream(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await;
+    let stream = StreamSource::new(Breaks(0), false, Timestamp::default());
+    let source = Box::new(Single::new("dump.sql", stream));
+    let request = CaptureRequest { source, kind: "stdin" };
+    let result = capture(&repo, request, &options(), Arc::new(NoProgress), &Cancel::new()).await;
     assert!(matches!(result, Err(EngineError::Source(_))), "{result:?}");
     assert!(store.list("snapshots").await.unwrap().is_empty());
     assert!(store.list("runs").await.unwrap().is_empty());

@@ -22,6 +22,7 @@ mod entries;
 mod file;
 pub mod outcome;
 mod plan;
+pub mod service;
 mod verify;
 mod window;
 

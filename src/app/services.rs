@@ -1,0 +1,89 @@
+//! Services by their address: which engine captures one, and which takes it back.
+//!
+//! An address is a scheme and what the engine makes of the rest; an engine's options stand in the address too, so
+//! that one string names a source on the command line and in a file.
+
+use std::path::{Path, PathBuf};
+
+use super::AppError;
+use crate::base::cancel::Cancel;
+use crate::format::entry::Timestamp;
+use crate::source::capture::Capture;
+use crate::source::sqlite::{SqliteCapture, SqliteTarget};
+use crate::source::target::Target;
+
+/// What engines need of the world.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub cancel: Cancel,
+    pub now: Timestamp,
+    /// Folder for what cannot be streamed.
+    pub spool: PathBuf,
+    /// For engines that talk to their servers asynchronously.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// What a restore into a service may do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TargetFlags {
+    /// Replace what is there.
+    pub force: bool,
+}
+
+/// A capture with its names.
+pub struct OpenCapture {
+    pub capture: Box<dyn Capture>,
+    /// The manifest's word for the source.
+    pub kind: &'static str,
+    /// The job it belongs to unless one is named: the address without its secrets.
+    pub job: String,
+}
+
+/// The schemes there are, longest first where one begins another.
+const SCHEMES: [&str; 1] = ["sqlite:"];
+
+/// Whether `text` is the address of a service rather than a path.
+pub fn is_service(text: &str) -> bool {
+    scheme(text).is_some()
+}
+
+fn scheme(text: &str) -> Option<(&'static str, &str)> {
+    SCHEMES.iter().find_map(|scheme| Some((*scheme, text.strip_prefix(scheme)?)))
+}
+
+fn unknown(address: &str) -> AppError {
+    let schemes = SCHEMES.join(", ");
+    AppError::Refused(format!("{address:?} is not the address of a service; there are {schemes}"))
+}
+
+/// Starts the capture of a service. Waits: call it on a thread that may.
+///
+/// # Errors
+/// The address makes no sense, the service cannot be reached or refuses.
+pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppError> {
+    match scheme(address) {
+        Some(("sqlite:", path)) => {
+            let path = std::path::absolute(Path::new(path))
+                .map_err(|cause| AppError::System { what: "the capture", cause })?;
+            let capture = SqliteCapture::start(&path, &around.spool, around.now, &around.cancel)?;
+            let job = format!("sqlite:{}", path.display());
+            Ok(OpenCapture { capture: Box::new(capture), kind: "sqlite", job })
+        }
+        _ => Err(unknown(address)),
+    }
+}
+
+/// The service a snapshot goes back to.
+///
+/// # Errors
+/// The address makes no sense.
+pub fn target(
+    address: &str,
+    flags: TargetFlags,
+    _around: &Surroundings,
+) -> Result<Box<dyn Target>, AppError> {
+    match scheme(address) {
+        Some(("sqlite:", path)) => Ok(Box::new(SqliteTarget::new(Path::new(path), flags.force))),
+        _ => Err(unknown(address)),
+    }
+}

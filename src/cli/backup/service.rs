@@ -1,0 +1,24 @@
+//! A service's capture: started off the runtime, because engines wait for their servers.
+
+use crate::app::services::{self, OpenCapture, Surroundings};
+use crate::cli::{CliError, Context, Exit};
+use crate::repo::Repository;
+
+/// What engines need of this run.
+pub fn surroundings(context: &Context, repo: &Repository) -> Surroundings {
+    Surroundings {
+        cancel: context.cancel.clone(),
+        now: repo.world.now(),
+        spool: std::env::temp_dir(),
+        runtime: tokio::runtime::Handle::current(),
+    }
+}
+
+/// Starts the capture of the service at `address`.
+pub async fn open(address: String, context: &Context, repo: &Repository) -> Result<OpenCapture, CliError> {
+    let around = surroundings(context, repo);
+    let opened = tokio::task::spawn_blocking(move || services::capture(&address, &around)).await;
+    opened
+        .map_err(|_| CliError::new(Exit::Failed, "the capture panicked: this is a bug"))?
+        .map_err(Into::into)
+}

@@ -1,0 +1,85 @@
+//! `restore --to ADDRESS`: a captured service back into a service.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::backup::service::surroundings;
+use super::snapshots::short;
+use super::text::{count, span};
+use super::{CliError, Context, Exit};
+use crate::app::services::{self, TargetFlags};
+use crate::base::byte_size;
+use crate::engine::read::select::Selected;
+use crate::engine::restore::service::to_service;
+use crate::repo::Repository;
+
+/// What `--json` answers.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    snapshot: String,
+    target: &'a str,
+    seconds: f64,
+    parts: u64,
+    bytes: u64,
+    proven: &'a [String],
+    warnings: &'a [String],
+    facts: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+/// Restores `selected` into the service at `address`.
+pub async fn run(
+    address: &str,
+    flags: TargetFlags,
+    repo: &Repository,
+    selected: &Selected,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let start = Instant::now();
+    let around = surroundings(context, repo);
+    let owned = address.to_owned();
+    let target = tokio::task::spawn_blocking(move || services::target(&owned, flags, &around)).await;
+    let target = target.map_err(|_| CliError::new(Exit::Failed, "the target panicked: this is a bug"))??;
+    let (counters, display) = context.progress();
+    let result = to_service(repo, selected, target, counters, &context.cancel).await;
+    drop(display);
+    let given = result?;
+    let seconds = start.elapsed().as_secs_f64();
+    let (proven, warnings) = (&given.returned.proven, &given.returned.warnings);
+    if context.json {
+        let (snapshot, facts) = (selected.snapshot.id.hex(), &given.returned.facts);
+        let (parts, bytes) = (given.parts, given.bytes);
+        context.json(&Report {
+            snapshot,
+            target: address,
+            seconds,
+            parts,
+            bytes,
+            proven,
+            warnings,
+            facts,
+        })?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = context.out();
+    if !context.quiet {
+        out.line(format_args!(
+            "restored {} of snapshot {} into {address} in {}",
+            byte_size::human(given.bytes),
+            short(&selected.snapshot.id),
+            span(std::time::Duration::from_secs_f64(seconds)),
+        ))?;
+        for line in proven {
+            out.line(format_args!("  proven  {line}"))?;
+        }
+    }
+    out.finish()?;
+    for warning in warnings {
+        context.warn(warning);
+    }
+    if !warnings.is_empty() {
+        let number = count(warnings.len() as u64);
+        context.note(format_args!("{number} things are not as they were, named above"));
+    }
+    Ok(Exit::Ok)
+}

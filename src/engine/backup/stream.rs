@@ -1,0 +1,211 @@
+//! Backing up what is not a folder: the parts of a [`Capture`], one after the other, as one snapshot.
+//!
+//! The snapshot is committed only after the capture itself said that it ended well.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::pieces::{Stop, Work};
+use super::pipeline::Input;
+use super::plan::Outlet;
+use super::{BackupOptions, BackupOutcome, Session, chain};
+use crate::base::cancel::Cancel;
+use crate::base::progress::Progress;
+use crate::chunk::Profile;
+use crate::engine::EngineError;
+use crate::format::entry::{Content, Entry, Kind};
+use crate::repo::commit::Draft;
+use crate::repo::reach::Reach;
+use crate::repo::tree::key_of_path;
+use crate::repo::{RepoError, Repository};
+use crate::source::capture::{Capture, Part, SourceError};
+
+/// A service, command or piped stream to back up.
+pub struct CaptureRequest {
+    pub source: Box<dyn Capture>,
+    /// `stdin`, `command`, `postgres` and so on.
+    pub kind: &'static str,
+}
+
+/// Backs up one capture.
+///
+/// # Errors
+/// The capture ended badly, storage fails, a prune got in the way: nothing is committed.
+pub async fn capture(
+    repo: &Repository,
+    request: CaptureRequest,
+    options: &BackupOptions,
+    progress: Arc<dyn Progress>,
+    cancel: &Cancel,
+) -> Result<BackupOutcome, EngineError> {
+    let mut session = Session::begin(repo, options, Profile::DATABASE, progress, cancel).await?;
+    let result = capture_in(&mut session, request).await;
+    session.end().await;
+    result
+}
+
+async fn capture_in(
+    session: &mut Session<'_>,
+    request: CaptureRequest,
+) -> Result<BackupOutcome, EngineError> {
+    let CaptureRequest { source, kind } = request;
+    let (repo, options) = (session.repo, session.options);
+    let source = Shared::new(source);
+    let reach = Reach::new(repo.local.folder())?;
+    let assembled = session.pipeline(Input::Parts(source.clone()), reach).await;
+    let paths = source.paths();
+    let captured = match (assembled, source.take()) {
+        // The producer's own words explain a broken stream better than the read that noticed it.
+        (Err(EngineError::Local { cause, .. }), Some(source)) => match finish(source).await {
+            Err(error) => return Err(error),
+            Ok(_) => return Err(EngineError::Source(chain(&cause))),
+        },
+        (Err(error), source) => {
+            // It may have to wait for its service while it ends.
+            let _ = tokio::task::spawn_blocking(move || drop(source)).await;
+            return Err(error);
+        }
+        (Ok(_), None) => return Err(EngineError::Source("the capture was lost".into())),
+        (Ok(assembled), Some(source)) => (assembled, finish(source).await?),
+    };
+    let (assembled, mut captured) = captured;
+    if paths.is_empty() && !options.dry_run {
+        return Err(EngineError::Source("the source gave nothing at all".into()));
+    }
+    let statistics = session.statistics(assembled.statistics);
+    let mut outcome = session.outcome(statistics, assembled.problems, 1);
+    outcome.warnings = std::mem::take(&mut captured.warnings);
+    if options.dry_run {
+        return Ok(outcome);
+    }
+    if !outcome.warnings.is_empty() {
+        captured.facts.insert("warnings".into(), outcome.warnings.clone().into());
+    }
+    let facts = serde_json::Value::Object(captured.facts).to_string();
+    let summary = session.summary(kind, captured.consistent, &outcome, facts);
+    let draft = Draft { summary, root: assembled.root, paths };
+    let put = session.run()?.put_manifest(&draft).await?;
+    let mut reach = assembled.reach;
+    let missing = session.run_mut()?.check(&mut reach).await?;
+    if missing.is_empty() {
+        session.run()?.confirm(&put).await?;
+        outcome.snapshot = Some(put.id);
+        outcome.statistics.added_bytes += put.size_bytes;
+        return Ok(outcome);
+    }
+    let message = "a prune condemned chunks this stream reused, and a stream cannot be read again; run the backup \
+                   once more (the snapshot stays unconfirmed)";
+    Err(RepoError::Conflict(message.into()).into())
+}
+
+/// Asks a capture how it went, on a thread where it may wait.
+async fn finish(source: Box<dyn Capture>) -> Result<crate::source::capture::Captured, EngineError> {
+    let finished = tokio::task::spawn_blocking(move || source.finish()).await;
+    finished.map_err(|_| EngineError::Source("the capture panicked: this is a bug".into()))?.map_err(failed)
+}
+
+/// What a verb says of a source's or target's error.
+pub fn failed(error: SourceError) -> EngineError {
+    match error {
+        SourceError::Cancelled(cancelled) => cancelled.into(),
+        SourceError::Refused(why) => EngineError::Refused(why),
+        error => EngineError::Source(chain(&error)),
+    }
+}
+
+/// A capture that a worker reads, the planner asks for parts and the verb asks at the end.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<State>>);
+
+struct State {
+    source: Option<Box<dyn Capture>>,
+    paths: Vec<Vec<u8>>,
+}
+
+impl Shared {
+    fn new(source: Box<dyn Capture>) -> Self {
+        Self(Arc::new(Mutex::new(State { source: Some(source), paths: Vec::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Box<dyn Capture>> {
+        self.lock().source.take()
+    }
+
+    fn paths(&self) -> Vec<Vec<u8>> {
+        self.lock().paths.clone()
+    }
+
+    /// Deals out the parts, each after the one before was read.
+    pub fn plan(&self, cancel: &Cancel, outlet: &Outlet) -> Result<(), Stop> {
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            cancel.check()?;
+            let part = {
+                let mut state = self.lock();
+                let Some(source) = &mut state.source else { return Err(Stop::Hung) };
+                source.next_part().map_err(|error| Stop::Failed(failed(error)))?
+            };
+            let Some(part) = part else { return Ok(()) };
+            let key = key_of(&part, last.as_deref())?;
+            self.lock().paths.push(part.path.clone().into_bytes());
+            let (ended, end) = bounded(1);
+            let reader = Box::new(PartReader { source: self.clone(), ended });
+            outlet.send(Work::Stream { key: key.clone(), entry: Box::new(entry(&part)), reader })?;
+            // A reader that is dropped before the end: the worker has stopped and says why.
+            end.recv().map_err(|_| Stop::Hung)?;
+            last = Some(key);
+        }
+    }
+}
+
+fn key_of(part: &Part, last: Option<&[u8]>) -> Result<Vec<u8>, Stop> {
+    let refused = |why: String| Stop::Failed(EngineError::Refused(why));
+    let key = key_of_path(part.path.as_bytes());
+    if key.is_empty() || key.split(|byte| *byte == 0).any(|name| name == b".." || name == b".") {
+        return Err(refused(format!("{:?} is no name for a stream", part.path)));
+    }
+    if last.is_some_and(|last| last >= key.as_slice()) {
+        return Err(refused(format!("the source gave {:?} out of order: this is a bug", part.path)));
+    }
+    Ok(key)
+}
+
+fn entry(part: &Part) -> Entry {
+    Entry {
+        kind: Kind::Stream(Content::empty()),
+        mode: part.mode,
+        uid: 0,
+        gid: 0,
+        user: None,
+        group: None,
+        mtime: part.mtime,
+        xattrs: Vec::new(),
+        hardlink_to: None,
+    }
+}
+
+/// Reads the current part for a worker; tells the planner when it ended.
+struct PartReader {
+    source: Shared,
+    ended: Sender<()>,
+}
+
+impl Read for PartReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut state = self.source.lock();
+        let Some(source) = &mut state.source else { return Ok(0) };
+        let length = source.read(buffer)?;
+        drop(state);
+        if length == 0 && !buffer.is_empty() {
+            // The planner may be gone.
+            let _ = self.ended.try_send(());
+        }
+        Ok(length)
+    }
+}

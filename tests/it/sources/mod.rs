@@ -1,0 +1,6 @@
+//! Services captured and given back by the real binary, each from and into a real server.
+//!
+//! Every engine passes [`conformance`], then what is particular to it in a file of its own.
+
+mod conformance;
+mod sqlite;
