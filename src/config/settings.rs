@@ -84,6 +84,8 @@ pub struct Settings {
     pub kit: Option<PathBuf>,
     /// `None`: nothing is kept on disk.
     pub cache: Found<Option<PathBuf>>,
+    /// Where this machine remembers what must outlive a cache; `None` when there is no place for it.
+    pub state: Found<Option<PathBuf>>,
     pub store: StoreOptions,
     pub log: LogSettings,
     /// IANA name or POSIX rule of the zone times are shown in, when it is not the system's.
@@ -99,6 +101,7 @@ impl Settings {
             password: password::find(overrides, environment)?,
             kit: overrides.kit.clone(),
             cache: cache(overrides, environment),
+            state: state(environment),
             store: storage::options(overrides, environment)?,
             log: log(overrides, environment)?,
             hostname: hostname(),
@@ -147,6 +150,21 @@ fn cache(overrides: &Overrides, environment: &Environment) -> Found<Option<PathB
     let value = match environment.is_root {
         true => Some(PathBuf::from("/var/cache/lifeboat")),
         false => environment.home().map(|home| home.join(".cache/lifeboat")),
+    };
+    Found { value, origin: Origin::Default }
+}
+
+/// As root the system's, as for the cache.
+fn state(environment: &Environment) -> Found<Option<PathBuf>> {
+    if let Some(path) = environment.path("LIFEBOAT_STATE_DIR") {
+        return Found::variable(Some(path), "LIFEBOAT_STATE_DIR");
+    }
+    if let Some(path) = environment.path("XDG_STATE_HOME").filter(|path| path.is_absolute()) {
+        return Found::variable(Some(path.join("lifeboat")), "XDG_STATE_HOME");
+    }
+    let value = match environment.is_root {
+        true => Some(PathBuf::from("/var/lib/lifeboat")),
+        false => environment.home().map(|home| home.join(".local/state/lifeboat")),
     };
     Found { value, origin: Origin::Default }
 }

@@ -60,6 +60,7 @@ impl Machine {
             .env("TZ", "UTC")
             .env("LIFEBOAT_REPOSITORY", path("repository"))
             .env("LIFEBOAT_CACHE_DIR", path("cache"))
+            .env("LIFEBOAT_STATE_DIR", path("state"))
             .env("LIFEBOAT_PASSWORD", "right")
             // A terminal of whoever runs the tests must not be asked.
             .stdin(Stdio::null());
