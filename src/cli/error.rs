@@ -192,6 +192,10 @@ impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
         let exit = match error {
             EngineError::Repo(error) => return error.into(),
+            EngineError::Full { .. } => {
+                let hint = "make room and run the same command again: it goes on where it stopped";
+                return Self::from_chain(Exit::Failed, &error).hint(hint);
+            }
             EngineError::Local { .. } | EngineError::Source(_) => Exit::Failed,
             EngineError::Refused(_) => Exit::Usage,
             EngineError::Guard(_) => Exit::RetentionGuard,

@@ -22,7 +22,7 @@ use crate::repo::snapshots::Filter;
 use crate::source::files::target::{OwnerMap, TargetOptions};
 
 /// Problems and paths shown to people before "and N more"; JSON has them all.
-const SHOWN: usize = 50;
+const SHOWN: usize = 20;
 /// Descriptors wanted: more files may be under way at once.
 const OPEN_FILES: u64 = 32_768;
 
@@ -52,9 +52,12 @@ pub struct Args {
     /// size and mtime, never leaves them alone
     #[arg(long, value_enum, default_value = "always")]
     overwrite: OverwriteArg,
-    /// Remove what is in restored folders but not in the snapshot; asks first
+    /// Remove what is in restored folders but not in the snapshot, and was not left out of it; asks first
     #[arg(long)]
     delete: bool,
+    /// With --delete: remove also what the backup was told to leave out (its excludes)
+    #[arg(long, requires = "delete")]
+    delete_excluded: bool,
     /// Read everything back and compare it with the snapshot
     #[arg(long)]
     verify: bool,
@@ -105,6 +108,7 @@ impl Args {
                 OverwriteArg::Never => Overwrite::Never,
             },
             delete: self.delete,
+            delete_excluded: self.delete_excluded,
             verify: self.verify,
             in_place: self.in_place,
             files: TargetOptions { owners, sparse: self.sparse, replace_directories: self.delete },
@@ -173,12 +177,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         planned = Some(made);
     }
     drop(display);
-    if let Some(made) = planned.as_ref().filter(|made| !made.delete.is_empty()) {
-        for key in made.delete.iter().take(SHOWN) {
-            context.note(format_args!("would remove {}", shown_key(key)));
-        }
-        let paths = count(made.delete.len() as u64);
-        context.confirm(&format!("remove {paths} paths below {}", args.target.display()))?;
+    if let Some(made) = &planned {
+        consent(made, &args.target, context)?;
     }
     let (counters, display) = context.progress();
     let start = Instant::now();
@@ -186,6 +186,36 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     drop(display);
     let outcome = result?;
     report(&outcome, &selected, &options, start.elapsed().as_secs_f64(), context)
+}
+
+/// Shows what will be lost, and asks.
+fn consent(plan: &Plan, target: &std::path::Path, context: &Context) -> Result<(), CliError> {
+    if !plan.left_out.is_empty() {
+        let paths = paths(plan.left_out.len());
+        context.note(format_args!(
+            "{paths} that the backup left out will stay; --delete-excluded removes them too"
+        ));
+    }
+    if plan.delete.is_empty() {
+        return Ok(());
+    }
+    for (keys, verb) in [(&plan.delete, "to remove"), (&plan.replaced, "to replace")] {
+        for key in keys.iter().take(SHOWN) {
+            context.note(format_args!("{verb}: {}", shown_key(key)));
+        }
+        if keys.len() > SHOWN {
+            context.note(format_args!("{verb}: {} more", count((keys.len() - SHOWN) as u64)));
+        }
+    }
+    let target = shown(target.as_os_str().as_encoded_bytes());
+    context.confirm(&format!("remove {} below {target}", paths(plan.delete.len())))
+}
+
+fn paths(number: usize) -> String {
+    match number {
+        1 => "1 path".to_owned(),
+        number => format!("{} paths", count(number as u64)),
+    }
 }
 
 /// As many descriptors as this process may have anyway.
@@ -199,15 +229,33 @@ fn raise_open_files() {
     }
 }
 
+/// Warns when patterns were given. Nobody restores nothing on purpose.
+fn nothing_matches(options: &RestoreOptions, context: &Context) -> bool {
+    let FilterOptions { include, exclude, .. } = &options.filter;
+    let filtered = !include.is_empty() || !exclude.is_empty();
+    if filtered {
+        context.warn(
+            "nothing in the snapshot is left by these patterns; they see the original absolute paths, as \
+             `lifeboat ls` shows them",
+        );
+    }
+    filtered
+}
+
 fn show_plan(
     plan: &Plan,
     selected: &Selected,
     options: &RestoreOptions,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let exit = if plan.unreadable_pages + plan.unsafe_paths > 0 { Exit::Damage } else { Exit::Ok };
+    let nothing = plan.files + plan.directories + plan.others == 0;
+    let exit = match plan.unreadable_pages + plan.unsafe_paths {
+        0 if nothing && nothing_matches(options, context) => Exit::Failed,
+        0 => Exit::Ok,
+        _ => Exit::Damage,
+    };
     if context.json {
-        let delete: Vec<JsonPath> = plan.delete.iter().map(|key| JsonPath::of_key(key)).collect();
+        let json = |keys: &[Vec<u8>]| keys.iter().map(|key| JsonPath::of_key(key)).collect::<Vec<_>>();
         context.json(&serde_json::json!({
             "dry_run": true,
             "snapshot": selected.snapshot.id.hex(),
@@ -215,7 +263,9 @@ fn show_plan(
             "files": plan.files, "directories": plan.directories, "others": plan.others, "bytes": plan.bytes,
             "new_files": plan.new_files, "new_bytes": plan.new_bytes,
             "existing_files": plan.existing_files, "existing_bytes": plan.existing_bytes,
-            "differing_files": plan.differing_files, "skipped": plan.skipped, "delete": delete,
+            "differing_files": plan.differing_files, "skipped": plan.skipped,
+            "delete": json(&plan.delete), "left_out": json(&plan.left_out),
+            "replaced": json(&plan.replaced), "in_the_way": json(&plan.in_the_way),
             "unreadable_pages": plan.unreadable_pages, "unsafe_paths": plan.unsafe_paths,
         }))?;
         return Ok(exit);
@@ -243,8 +293,15 @@ fn show_plan(
     if plan.skipped > 0 {
         out.line(format_args!("  left alone {}", count(plan.skipped)))?;
     }
-    for key in &plan.delete {
-        out.line(format_args!("  remove    {}", shown_key(key)))?;
+    for (keys, verb) in [
+        (&plan.delete, "remove    "),
+        (&plan.replaced, "replace   "),
+        (&plan.left_out, "keep      "),
+        (&plan.in_the_way, "in the way"),
+    ] {
+        for key in keys {
+            out.line(format_args!("  {verb} {}", shown_key(key)))?;
+        }
     }
     out.finish()?;
     if plan.unreadable_pages > 0 {
@@ -293,7 +350,9 @@ fn report(
             context.note(format_args!("{paths} paths belong to you now: only root can give files away"));
         }
     }
+    let nothing = outcome.files + outcome.directories + outcome.others + outcome.skipped == 0;
     Ok(match (outcome.is_damaged(), outcome.failed.count, outcome.attributes.count) {
+        (false, 0, 0) if nothing && nothing_matches(options, context) => Exit::Failed,
         (true, _, _) => Exit::Damage,
         (_, 0, 0) => Exit::Ok,
         (_, 0, _) => Exit::Partial,
@@ -313,7 +372,7 @@ fn summary(outcome: &Outcome, selected: &Selected, options: &RestoreOptions, sec
     for (number, what) in [
         (outcome.unchanged, "were right already"),
         (outcome.skipped, "were left alone"),
-        (outcome.deleted, "paths were removed"),
+        (outcome.deleted, "removed"),
         (outcome.verified, "were read back and found right"),
     ] {
         if number > 0 {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
+use crate::base::byte_size::human;
 use crate::base::cancel::Cancelled;
 use crate::base::progress::Progress;
 use crate::pack::PackError;
@@ -39,6 +40,13 @@ pub enum EngineError {
     /// A local file, folder or stream on the source's or target's side.
     #[error("cannot {operation} {path}: {cause}")]
     Local { operation: &'static str, path: String, cause: std::io::Error },
+    /// The target's disk is full, or a quota is: what was restored stays, and the same restore goes on from there.
+    #[error(
+        "cannot {operation} {path}: {cause}; {} are still to be written, and {} are free",
+        human(*left_bytes),
+        human(*free_bytes)
+    )]
+    Full { operation: &'static str, path: String, cause: std::io::Error, left_bytes: u64, free_bytes: u64 },
     /// The source ended badly: nothing was committed.
     #[error("{0}")]
     Source(String),

@@ -29,6 +29,11 @@ fn plain_tree(base: &Path) {
     fs::write(base.join("twice"), [random(1, 3_000_000), random(1, 3_000_000)].concat()).unwrap();
 }
 
+/// What rsync sees beside the time of the folder that was restored into: one that exists keeps its own.
+fn differences_below(source: &Path, copy: &Path) -> String {
+    differences(source, copy).replacen(".d..t...... ./\n", "", 1)
+}
+
 async fn backed_up(
     fill: impl FnOnce(&Path),
 ) -> (tempfile::TempDir, PathBuf, PathBuf, Arc<lifeboat::store::memory::MemoryStore>) {
@@ -63,7 +68,7 @@ async fn everything_comes_back_as_rsync_sees_it() {
     assert!(fs::metadata(copy.join("sparse")).unwrap().blocks() < 100);
     // Again over what is there: nothing is fetched.
     let outcome = restore_to(&repo, &selected, &options).await.unwrap();
-    assert_eq!(differences(&source, &copy), "");
+    assert_eq!(differences_below(&source, &copy), "");
     assert!(outcome.fetched_bytes < 100_000, "{outcome:?}");
 }
 
@@ -99,7 +104,7 @@ async fn only_chunks_that_differ_are_fetched() {
         fs::create_dir(copy.join("d3/f003")).unwrap();
         let outcome =
             restore_to(&repo, &selected, &RestoreOptions { in_place, ..into(&copy) }).await.unwrap();
-        assert_eq!(differences(&source, &copy), "", "in place: {in_place}");
+        assert_eq!(differences_below(&source, &copy), "", "in place: {in_place}");
         assert_eq!(outcome.failed.count, 0);
         assert!((10..5_500_000).contains(&outcome.fetched_bytes), "{}", outcome.fetched_bytes);
         let same_file = fs::metadata(copy.join("large")).unwrap().ino() == times.ino();
@@ -313,7 +318,7 @@ async fn cancelling_leaves_no_half_written_file() {
         }
     }
     restore_to(&repo, &selected, &into(&copy)).await.unwrap();
-    assert_eq!(differences(&source, &copy), "");
+    assert_eq!(differences_below(&source, &copy), "");
 }
 
 #[tokio::test]

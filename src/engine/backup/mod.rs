@@ -26,6 +26,7 @@ use pipeline::{Input, Setup};
 pub use stream::{CaptureRequest, capture};
 
 use super::EngineError;
+use super::read::left_out::LeftOut;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::chunk::Profile;
@@ -120,6 +121,7 @@ async fn files_in(
         repo.local.folder().and_then(|folder| JobCache::open(folder, &options.job))
     };
     let paths = stored_paths(&request.paths, &request.cwd);
+    let facts = LeftOut::facts(&request.walk)?;
     let mut pending: Option<(Draft, Pending)> = None;
     for pass in 1..=PASSES {
         let validity = Validity {
@@ -142,7 +144,7 @@ async fn files_in(
             return Ok(outcome);
         }
         let draft = Draft {
-            summary: session.summary("files", session.started, &outcome, "{}".into()),
+            summary: session.summary("files", session.started, &outcome, facts.clone()),
             root: assembled.root,
             paths: paths.clone(),
         };

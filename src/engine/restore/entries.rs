@@ -8,9 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::compare;
-use super::file::{FileTask, Output, note_attributes};
+use super::file::{FileTask, Output, not_written, note_attributes};
 use super::window::{BlockWork, Window};
-use super::{Overwrite, RestoreOptions, Shared, error_text, target_error};
+use super::{Overwrite, RestoreOptions, Shared, error_text};
 use crate::engine::EngineError;
 use crate::engine::read::fetch::Fetcher;
 use crate::engine::read::filter::{PathFilter, Verdict};
@@ -182,8 +182,15 @@ impl<'p> Planner<'p> {
         for folder in self.folders.iter_mut().filter(|folder| !folder.made) {
             folder.made = true;
             match self.shared.target.make_directory(&folder.key) {
-                Ok(fresh) => folder.fresh = fresh,
-                Err(error) => self.shared.outcome.failed(&folder.key, error_text(&error)),
+                Ok(fresh) => {
+                    folder.fresh = fresh;
+                    // A target that we made gets its owner and mode at once, not only at the end: run again after an
+                    // interruption, it exists, and is left as it is.
+                    if fresh && folder.key.is_empty() && folder.entry.mode & 0o700 == 0o700 {
+                        let _ = self.shared.target.finish_metadata(&folder.key, &folder.entry);
+                    }
+                }
+                Err(error) => not_written(self.shared, &folder.key, error),
             }
         }
     }
@@ -191,8 +198,10 @@ impl<'p> Planner<'p> {
     /// The innermost folder is behind the walk. False: there was none.
     fn leave_folder(&mut self) -> bool {
         let Some(folder) = self.folders.pop() else { return false };
-        // What was there and is only passed through, or is to be left alone, keeps its own.
-        let leaves_alone = !folder.wanted || self.options.overwrite == Overwrite::Never;
+        // What was there and is only passed through, or is to be left alone, keeps its own; so does the target,
+        // which is the caller's folder and not the snapshot's unless we made it.
+        let leaves_alone =
+            !folder.wanted || folder.key.is_empty() || self.options.overwrite == Overwrite::Never;
         if folder.made && (folder.fresh || !leaves_alone) {
             self.tail.folders.push((folder.key, folder.entry));
         }
@@ -247,7 +256,7 @@ impl<'p> Planner<'p> {
             Ok::<(), TargetError>(())
         };
         if let Err(error) = restore() {
-            self.shared.outcome.failed(key, error_text(&error));
+            not_written(self.shared, key, error);
         }
     }
 
@@ -255,7 +264,7 @@ impl<'p> Planner<'p> {
         let existing = match self.existing(&key) {
             Ok(existing) => existing,
             Err(error) => {
-                self.shared.outcome.failed(&key, error_text(&error));
+                not_written(self.shared, &key, error);
                 return Ok(());
             }
         };
@@ -272,7 +281,7 @@ impl<'p> Planner<'p> {
         let output = match self.output(&key, &entry, existing.as_ref()) {
             Ok(output) => output,
             Err(error) => {
-                self.shared.outcome.failed(&key, error_text(&error));
+                not_written(self.shared, &key, error);
                 return Ok(());
             }
         };
@@ -422,7 +431,7 @@ impl<'p> Planner<'p> {
                     note_attributes(self.shared, &key, problems);
                     self.shared.outcome.add(|outcome| outcome.directories += 1);
                 }
-                Err(error) => self.shared.outcome.failed(&key, error_text(&error)),
+                Err(error) => not_written(self.shared, &key, error),
             }
         }
         Ok(true)
@@ -443,10 +452,7 @@ impl<'p> Planner<'p> {
                 });
                 self.shared.progress.add_done(bytes, 1);
             }
-            Err(TargetError::File(error)) if error.kind() == crate::source::files::FileErrorKind::Full => {
-                return Err(target_error(TargetError::File(error)));
-            }
-            Err(error) => self.shared.outcome.failed(key, error_text(&error)),
+            Err(error) => not_written(self.shared, key, error),
         }
         Ok(())
     }

@@ -195,16 +195,8 @@ impl FileTask {
     /// Notes that the file cannot be restored for a local reason; a full disk stops everything.
     pub(super) fn fail(&self, shared: &Shared, error: TargetError) {
         let first = !self.failed.swap(true, Ordering::Relaxed);
-        if let TargetError::File(file) = &error
-            && file.kind() == FileErrorKind::Full
-        {
-            shared.outcome.stop_with(target_error(error));
-        } else if first {
-            match &error {
-                // Only a hostile or damaged snapshot asks for such a thing.
-                TargetError::Unsafe(_) => shared.outcome.damaged(&self.key, error_text(&error)),
-                _ => shared.outcome.failed(&self.key, error_text(&error)),
-            }
+        if first || is_full(&error) {
+            not_written(shared, &self.key, error);
         }
     }
 
@@ -262,6 +254,20 @@ impl FileTask {
             }
             Err(error) => self.fail(shared, error),
         }
+    }
+}
+
+fn is_full(error: &TargetError) -> bool {
+    matches!(error, TargetError::File(file) if file.kind() == FileErrorKind::Full)
+}
+
+/// Notes that something cannot be restored for a local reason; a full disk stops everything.
+pub(super) fn not_written(shared: &Shared, key: &[u8], error: TargetError) {
+    match error {
+        error if is_full(&error) => shared.outcome.stop_with(target_error(error)),
+        // Only a hostile or damaged snapshot asks for such a thing.
+        TargetError::Unsafe(_) => shared.outcome.damaged(key, error_text(&error)),
+        error => shared.outcome.failed(key, error_text(&error)),
     }
 }
 

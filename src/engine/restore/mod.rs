@@ -19,6 +19,7 @@
 
 mod compare;
 mod entries;
+mod extra;
 mod file;
 pub mod outcome;
 mod plan;
@@ -62,8 +63,11 @@ pub struct RestoreOptions {
     pub target: PathBuf,
     pub filter: FilterOptions,
     pub overwrite: Overwrite,
-    /// Remove what is in restored folders but not in the snapshot. What a filter leaves out is left alone.
+    /// Remove what is in restored folders but not in the snapshot. What a filter leaves out is left alone, and what
+    /// the backup never looked at: what it excluded, and all outside its paths.
     pub delete: bool,
+    /// With `delete`: also what the backup excluded.
+    pub delete_excluded: bool,
     /// Read everything back and compare.
     pub verify: bool,
     /// Write differing chunks into existing files instead of building the file anew beside. See the module.
@@ -141,6 +145,45 @@ fn check_options(options: &RestoreOptions, selected: &Selected) -> Result<(), En
 /// What stops everything: cancelled, a full disk, storage that does not answer, a target that cannot be used.
 /// Single files that fail are in the outcome.
 pub async fn restore(
+    repo: &Repository,
+    selected: &Selected,
+    options: &RestoreOptions,
+    plan: Option<&Plan>,
+    progress: Arc<dyn Progress>,
+    cancel: &Cancel,
+) -> Result<Outcome, EngineError> {
+    match run(repo, selected, options, plan, progress, cancel).await {
+        Err(EngineError::Local { operation, path, cause }) if is_full(&cause) => {
+            Err(full(repo, selected, options, cancel, (operation, path, cause)).await)
+        }
+        result => result,
+    }
+}
+
+fn is_full(cause: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(cause.kind(), StorageFull | QuotaExceeded)
+}
+
+/// Says how much of a restore is still to be written to a target that is full.
+async fn full(
+    repo: &Repository,
+    selected: &Selected,
+    options: &RestoreOptions,
+    cancel: &Cancel,
+    (operation, path, cause): (&'static str, String, std::io::Error),
+) -> EngineError {
+    let options = RestoreOptions { delete: false, ..options.clone() };
+    let plan = plan::plan(repo, selected, &options, &crate::base::progress::NoProgress, cancel).await;
+    let (Ok(plan), Ok(space)) = (plan, rustix::fs::statvfs(&options.target)) else {
+        return EngineError::Local { operation, path, cause };
+    };
+    let left_bytes = plan.new_bytes + plan.differing_bytes;
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    EngineError::Full { operation, path, cause, left_bytes, free_bytes }
+}
+
+async fn run(
     repo: &Repository,
     selected: &Selected,
     options: &RestoreOptions,

@@ -8,6 +8,7 @@ use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::engine::EngineError;
 use crate::engine::read::filter::{PathFilter, Verdict};
+use crate::engine::read::left_out::Untouched;
 use crate::engine::read::select::Selected;
 use crate::engine::read::walk::TreeWalk;
 use crate::format::entry::Entry;
@@ -33,28 +34,36 @@ pub struct Plan {
     pub existing_bytes: u64,
     /// Of those, the ones whose size or mtime says that they differ.
     pub differing_files: u64,
+    pub differing_bytes: u64,
     /// Left alone because of the overwrite rule.
     pub skipped: u64,
     /// What `--delete` would remove, keys below the target, ascending; a folder stands for all in it.
     pub delete: Vec<Vec<u8>>,
+    /// What `--delete` leaves alone, because the backup never looked at it: it was excluded.
+    pub left_out: Vec<Vec<u8>>,
+    /// What would be replaced by something of another type.
+    pub replaced: Vec<Vec<u8>>,
+    /// Folders that are not empty where the snapshot has something else: they stay, and that is not restored.
+    pub in_the_way: Vec<Vec<u8>>,
     /// Pages of the tree that cannot be read. Nothing is deleted then.
     pub unreadable_pages: u64,
     /// Paths that the target refuses.
     pub unsafe_paths: u64,
 }
 
-struct Folder {
-    key: Vec<u8>,
-    original: Vec<u8>,
-    names: HashSet<Vec<u8>>,
-    wanted: bool,
+pub(super) struct Folder {
+    pub key: Vec<u8>,
+    pub original: Vec<u8>,
+    pub names: HashSet<Vec<u8>>,
+    pub wanted: bool,
 }
 
-struct Planning<'p> {
-    plan: Plan,
-    target: Option<std::sync::Arc<Target>>,
-    options: &'p RestoreOptions,
-    filter: PathFilter,
+pub(super) struct Planning<'p> {
+    pub plan: Plan,
+    pub target: Option<std::sync::Arc<Target>>,
+    pub options: &'p RestoreOptions,
+    pub filter: PathFilter,
+    pub untouched: Untouched,
     folders: Vec<Folder>,
     damaged: bool,
 }
@@ -82,7 +91,8 @@ pub async fn plan(
     };
     let filter = PathFilter::new(&options.filter)?;
     let (plan, folders) = (Plan::default(), Vec::new());
-    let mut planning = Planning { plan, target, options, filter, folders, damaged: false };
+    let untouched = untouched(repo, selected, options).await?;
+    let mut planning = Planning { plan, target, options, filter, untouched, folders, damaged: false };
     let mut walk = TreeWalk::new(&repo.reader, selected.snapshot.domain, selected.root, &selected.key);
     if selected.entry.is_none() {
         let wanted = planning.filter.judge(&selected.key, true, false) == Verdict::Wanted;
@@ -109,11 +119,32 @@ pub async fn plan(
         planning.leave(&folder)?;
     }
     let mut plan = planning.plan;
-    plan.delete.sort();
+    for keys in [&mut plan.delete, &mut plan.left_out, &mut plan.replaced, &mut plan.in_the_way] {
+        keys.sort();
+    }
     if planning.damaged {
         plan.delete.clear();
     }
     Ok(plan)
+}
+
+/// What `--delete` must not touch.
+async fn untouched(
+    repo: &Repository,
+    selected: &Selected,
+    options: &RestoreOptions,
+) -> Result<Untouched, EngineError> {
+    let paths = match options.delete {
+        true => repo.contents(&selected.snapshot).await?.paths,
+        false => Vec::new(),
+    };
+    let obeys = options.delete && !options.delete_excluded;
+    Untouched::new(&selected.snapshot.summary, &paths, obeys).map_err(|error| match error {
+        EngineError::Refused(why) => {
+            EngineError::Refused(format!("{why}\nhint: --delete-excluded removes that too, whatever it is"))
+        }
+        error => error,
+    })
 }
 
 impl Planning<'_> {
@@ -141,25 +172,28 @@ impl Planning<'_> {
             self.plan.unsafe_paths += 1;
             return Ok(true);
         }
+        let existing: Option<Stat> = match &self.target {
+            Some(target) => target.existing(below).map_err(target_error)?,
+            None => None,
+        };
+        if entry.is_directory() || verdict == Verdict::Wanted {
+            self.replaces(below, key, entry, existing.as_ref())?;
+        }
         if entry.is_directory() {
             self.plan.directories += u64::from(verdict == Verdict::Wanted);
             self.enter(below.to_vec(), key.to_vec(), verdict == Verdict::Wanted);
         } else if verdict == Verdict::Wanted {
-            self.leaf(below, entry)?;
+            self.leaf(entry, existing);
         }
         Ok(false)
     }
 
-    fn leaf(&mut self, key: &[u8], entry: &Entry) -> Result<(), EngineError> {
-        let existing: Option<Stat> = match &self.target {
-            Some(target) => target.existing(key).map_err(target_error)?,
-            None => None,
-        };
+    fn leaf(&mut self, entry: &Entry, existing: Option<Stat>) {
         let plan = &mut self.plan;
         let Some(content) = entry.content() else {
             plan.others += 1;
             plan.skipped += u64::from(existing.is_some() && self.options.overwrite == Overwrite::Never);
-            return Ok(());
+            return;
         };
         plan.files += 1;
         plan.bytes += content.size_bytes;
@@ -178,27 +212,10 @@ impl Planning<'_> {
                         plan.existing_files += 1;
                         plan.existing_bytes += content.size_bytes;
                         plan.differing_files += u64::from(!like);
+                        plan.differing_bytes += if like { 0 } else { content.size_bytes };
                     }
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Notes what a folder of the target holds beyond the snapshot.
-    fn leave(&mut self, folder: &Folder) -> Result<(), EngineError> {
-        let Some(target) = self.target.as_ref().filter(|_| self.options.delete) else { return Ok(()) };
-        for key in target.extra(&folder.key, |name| folder.names.contains(name)).map_err(target_error)? {
-            let Some((_, name)) = split_key(&key) else { continue };
-            let mut original = folder.original.clone();
-            crate::source::files::push_component(&mut original, name);
-            let directory =
-                target.existing(&key).map_err(target_error)?.is_some_and(|stat| stat.is_directory());
-            // What a filter leaves out is not ours to remove.
-            if self.filter.judge(&original, directory, folder.wanted) == Verdict::Wanted {
-                self.plan.delete.push(key);
-            }
-        }
-        Ok(())
     }
 }

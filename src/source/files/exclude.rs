@@ -21,23 +21,31 @@ pub struct PatternError {
     cause: ignore::Error,
 }
 
-/// What to leave out, as the caller gave it.
-#[derive(Clone, Debug, Default)]
+/// What to leave out, as the caller gave it. Snapshots record it: a field that is not set is not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct ExcludeOptions {
     /// Gitignore patterns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<String>,
     /// The same, upper and lower case alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patterns_any_case: Vec<String>,
     /// Contents of pattern files, a pattern a line, `#` comments; read by the caller.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     /// The same, upper and lower case alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files_any_case: Vec<String>,
     /// Leave out what is in directories that hold a `CACHEDIR.TAG` with its signature, but for the tag.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub caches: bool,
     /// Leave out what is in directories that hold such a file: `name`, or `name:header` when it must also start
     /// with `header`. The marker itself is kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub if_present: Vec<String>,
     /// Leave out regular files larger than this many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub larger_than_bytes: Option<u64>,
 }
 
@@ -99,8 +107,13 @@ impl Excludes {
     }
 
     /// Whether a regular file of this size is left out.
-    pub(super) fn too_large(&self, size_bytes: u64) -> bool {
+    pub fn too_large(&self, size_bytes: u64) -> bool {
         size_bytes > self.larger_than_bytes
+    }
+
+    /// Whether a file of this name may empty its directory.
+    pub fn is_marker(&self, name: &[u8]) -> bool {
+        self.markers.iter().any(|marker| marker.name == name)
     }
 }
 

@@ -82,6 +82,8 @@ struct Directory {
 pub struct Target {
     root: Arc<Directory>,
     path: PathBuf,
+    /// The directory itself was made by us.
+    made: bool,
     options: TargetOptions,
     owners: Owners,
     /// By key. Emptied when it is full, or when a directory goes away.
@@ -94,6 +96,7 @@ impl Target {
     /// # Errors
     /// It cannot be made or opened, or another restore writes there.
     pub fn open(path: &Path, options: TargetOptions) -> Result<Arc<Self>, TargetError> {
+        let made = !path.exists();
         std::fs::create_dir_all(path).map_err(|cause| FileError::new("make directory", path, cause))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
@@ -104,6 +107,7 @@ impl Target {
         Ok(Arc::new(Self {
             root: Arc::new(Directory::new(fd)),
             path: path.to_owned(),
+            made,
             options,
             owners: Owners::default(),
             directories: Mutex::default(),
@@ -158,12 +162,12 @@ impl Target {
     }
 
     /// Makes the directory at `key` and those above it; false when it was there. Anything else of that name is
-    /// replaced.
+    /// replaced. The target itself: whether opening it made it.
     ///
     /// # Errors
     /// It cannot be made.
     pub fn make_directory(&self, key: &[u8]) -> Result<bool, TargetError> {
-        let Some((_, name)) = split_key(key) else { return Ok(false) };
+        let Some((_, name)) = split_key(key) else { return Ok(self.made) };
         let (parent, _) = self.parent(key)?;
         let made =
             self.ensure_directory(&parent, name).map_err(|errno| self.error("make directory", key, errno))?;
