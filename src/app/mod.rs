@@ -2,6 +2,7 @@
 //!
 //! Invariant: this is the only place where the system's clock and randomness, a store and a repository meet.
 
+pub mod acceptances;
 mod logging;
 pub mod services;
 mod signals;
@@ -43,6 +44,9 @@ pub enum AppError {
     Source(#[from] crate::source::capture::SourceError),
     #[error("{0}")]
     Refused(String),
+    /// This machine's own state.
+    #[error("cannot {operation} {}: {cause}", path.display())]
+    State { operation: &'static str, path: std::path::PathBuf, cause: std::io::Error },
     #[error("cannot start {what}: {cause}")]
     System { what: &'static str, cause: std::io::Error },
 }

@@ -226,7 +226,7 @@ impl From<AppError> for CliError {
             }
             AppError::Source(_) => Self::from_chain(Exit::Failed, &error),
             AppError::LogFilter { .. } => Self::from_chain(Exit::Usage, &error),
-            AppError::System { .. } => Self::from_chain(Exit::Failed, &error),
+            AppError::System { .. } | AppError::State { .. } => Self::from_chain(Exit::Failed, &error),
         }
     }
 }

@@ -32,6 +32,7 @@ mod find;
 mod forget;
 mod globals;
 mod init;
+mod job;
 mod key;
 mod kit;
 mod ls;
@@ -118,6 +119,8 @@ enum Command {
     Copy(copy::Args),
     /// List and change the keys
     Key(key::Args),
+    /// Say what is meant to be gone from a job
+    Job(job::Args),
     /// Make or show the recovery kit: what is needed when everything else is gone
     Kit(kit::Args),
     /// Print a completion script for a shell
@@ -148,6 +151,7 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::Copy(_) => "copy",
             Self::Key(_) => "key",
+            Self::Job(_) => "job",
             Self::Kit(_) => "kit",
             Self::Completions(_) => "completions",
             Self::Version(_) => "version",
@@ -175,6 +179,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Stats(args) => stats::run(args, context).await,
         Command::Copy(args) => copy::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,
+        Command::Job(args) => job::run(args, context).await,
         Command::Kit(args) => kit::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,

@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::EngineError;
+use super::backup::given::DOUBTS;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::format::header::ObjectKind;
@@ -114,12 +115,19 @@ fn group_of(snapshot: &Snapshot) -> String {
     format!("{} on {}", snapshot.summary.job, snapshot.summary.host)
 }
 
+/// Whether it gave far less than its job usually does: then what came before is not let go for it.
+fn is_doubted(snapshot: &Snapshot) -> bool {
+    let facts = &snapshot.summary.facts;
+    let facts = serde_json::from_str::<serde_json::Value>(facts);
+    facts.is_ok_and(|facts| facts.get(DOUBTS).is_some())
+}
+
 fn fact(snapshot: &Snapshot) -> Fact<Target> {
     Fact {
         id: Target::of(snapshot),
         time: from_timestamp(snapshot.summary.consistent),
         tags: snapshot.summary.tags.clone(),
-        partial: snapshot.summary.statistics.problems > 0,
+        partial: snapshot.summary.statistics.problems > 0 || is_doubted(snapshot),
         proven: false,
         hold_until: None,
         group: group_of(snapshot),

@@ -2,5 +2,6 @@
 //!
 //! A plan is the dry run. Whoever applies it does what it says and nothing else.
 
+pub mod continuity;
 pub mod period;
 pub mod retention;

@@ -12,6 +12,7 @@
 
 use super::reach::Reach;
 use super::run::Run;
+use super::snapshots::SnapshotList;
 use super::sync::Thoroughness;
 use super::{RepoError, Repository};
 use crate::base::random;
@@ -45,9 +46,17 @@ pub struct Pending {
 impl Run<'_> {
     /// Step 3.
     pub async fn put_manifest(&self, draft: &Draft) -> Result<Pending, RepoError> {
+        self.put_manifest_after(draft, &self.repo.snapshots().await?).await
+    }
+
+    /// Step 3 with a listing at hand.
+    pub async fn put_manifest_after(
+        &self,
+        draft: &Draft,
+        known: &SnapshotList,
+    ) -> Result<Pending, RepoError> {
         let repo = self.repo;
         let random = repo.world.random.as_ref();
-        let known = repo.snapshots().await?;
         let heads = Repository::heads(&known.snapshots);
         let mut summary = draft.summary.clone();
         summary.author = repo.access.identity.key;

@@ -62,6 +62,7 @@ pub async fn back_up(repo: &Repository, job: &str, folder: &Path) -> SnapshotId 
         dry_run: false,
         force: false,
         threads: 2,
+        accepted: None,
     };
     let request = FilesRequest {
         paths: vec![folder.to_path_buf()],

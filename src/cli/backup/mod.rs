@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{CliError, Context, Exit};
-use crate::app::services;
+use crate::app::{acceptances, services};
 use crate::base::byte_size;
 use crate::base::process::ProcessOptions;
 use crate::chunk::Profile;
@@ -182,20 +182,22 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             }
             if let Some(address) = service_address(&args.what)? {
                 let opened = service::open(address, context, &repo).await?;
-                let options = options(&args, opened.job, context, &repo);
+                let options = options(&args, opened.job, context, &repo)?;
                 let request = CaptureRequest { source: opened.capture, kind: opened.kind };
                 let outcome = captured(request, &options, context, &repo).await?;
-                return report::tell(context, &options, &outcome, started.elapsed());
+                (outcome, options)
+            } else {
+                let paths: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
+                let options = options(&args, default_job(&paths, &cwd), context, &repo)?;
+                let request = FilesRequest { paths, cwd, walk };
+                let (counters, display) = context.progress();
+                let outcome = engine::files(&repo, &request, &options, counters, &context.cancel).await;
+                drop(display);
+                (outcome?, options)
             }
-            let paths: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
-            let options = options(&args, default_job(&paths, &cwd), context, &repo);
-            let request = FilesRequest { paths, cwd, walk };
-            let (counters, display) = context.progress();
-            let outcome = engine::files(&repo, &request, &options, counters, &context.cancel).await;
-            drop(display);
-            (outcome?, options)
         }
     };
+    use_up_acceptance(&options, &outcome, context, &repo);
     report::tell(context, &options, &outcome, started.elapsed())
 }
 
@@ -205,7 +207,10 @@ async fn stream(
     context: &Context,
     repo: &Repository,
 ) -> Result<(BackupOutcome, BackupOptions), CliError> {
-    let options = options(args, name.clone(), context, repo);
+    let mut options = options(args, name.clone(), context, repo)?;
+    if args.allow_empty {
+        options.accepted.get_or_insert("--allow-empty was given".into());
+    }
     let now = repo.world.now();
     let (source, kind): (Box<dyn Capture>, _) = if args.command {
         let process =
@@ -248,11 +253,32 @@ fn service_address(what: &[OsString]) -> Result<Option<String>, CliError> {
     }
 }
 
-fn options(args: &Args, job: String, context: &Context, repo: &Repository) -> BackupOptions {
+/// An acceptance is for one snapshot.
+fn use_up_acceptance(options: &BackupOptions, outcome: &BackupOutcome, context: &Context, repo: &Repository) {
+    if outcome.snapshot.is_none() || options.accepted.is_none() {
+        return;
+    }
+    let (settings, id) = (&context.settings, &repo.access.repo);
+    let used = acceptances::find(settings, id, &options.job, &options.host)
+        .and_then(|found| found.map_or(Ok(()), |found| acceptances::use_up(settings, id, &found)));
+    if let Err(error) = used {
+        context.warn(format_args!("what was accepted stays accepted: {error}"));
+    }
+}
+
+fn options(
+    args: &Args,
+    job: String,
+    context: &Context,
+    repo: &Repository,
+) -> Result<BackupOptions, CliError> {
     let settings = &context.settings;
-    BackupOptions {
-        job: args.job.clone().unwrap_or(job),
-        host: args.host.clone().unwrap_or_else(|| settings.hostname.clone()),
+    let job = args.job.clone().unwrap_or(job);
+    let host = args.host.clone().unwrap_or_else(|| settings.hostname.clone());
+    let accepted = acceptances::find(settings, &repo.access.repo, &job, &host)?;
+    Ok(BackupOptions {
+        job,
+        host,
         user: settings.user.clone(),
         tags: args.tags.clone(),
         compression: match args.compression {
@@ -266,7 +292,8 @@ fn options(args: &Args, job: String, context: &Context, repo: &Repository) -> Ba
         dry_run: args.dry_run,
         force: args.force,
         threads: args.threads,
-    }
+        accepted: accepted.map(|accepted| accepted.reason),
+    })
 }
 
 /// `files:/etc,/srv`: the same paths make the same job, in whatever order and spelling.

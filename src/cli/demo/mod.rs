@@ -194,6 +194,7 @@ async fn back_up(
         dry_run: false,
         force: false,
         threads: 0,
+        accepted: None,
     };
     let outcome = backup::files(repo, &request, &options, Arc::new(NoProgress), &context.cancel).await?;
     stage.done(began)?;

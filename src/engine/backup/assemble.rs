@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::file_cache::{CacheWriter, Identity, Record};
+use super::given::Given;
 use super::pieces::{
     Cut, FileEnd, PackMessage, PackSlot, Part, Piece, Pools, Problem, ReadPart, SealJob, Stop,
 };
@@ -24,6 +25,7 @@ use crate::format::page::TreeRoot;
 use crate::pack::build::PackSeed;
 use crate::pack::gather::{Gatherer, RawBlock};
 use crate::pack::index::IndexMap;
+use crate::policy::continuity::Yield;
 use crate::repo::reach::Reach;
 use crate::repo::recipe::RecipeWriter;
 use crate::repo::tree::write::TreeWriter;
@@ -153,6 +155,7 @@ pub struct Assembled {
     pub statistics: Statistics,
     pub problems: Vec<Problem>,
     pub reach: Reach,
+    pub given: Yield,
 }
 
 /// See the module.
@@ -169,6 +172,7 @@ pub struct Assembler<'a> {
     pages: Vec<(ChunkId, Vec<u8>)>,
     leaders: HashMap<(u64, u64), Leader>,
     problems: Vec<Problem>,
+    given: Given,
 }
 
 impl<'a> Assembler<'a> {
@@ -180,6 +184,7 @@ impl<'a> Assembler<'a> {
         pools: Pools,
         progress: Arc<dyn Progress>,
         settled_before: Timestamp,
+        given: Given,
     ) -> Result<Self, Stop> {
         let tree = TreeWriter::new(domain)?;
         let (pages, leaders, problems) = (Vec::new(), HashMap::new(), Vec::new());
@@ -195,6 +200,7 @@ impl<'a> Assembler<'a> {
             pages,
             leaders,
             problems,
+            given,
         })
     }
 
@@ -225,7 +231,7 @@ impl<'a> Assembler<'a> {
             cache.flush()?;
         }
         let Output { statistics, reach, .. } = self.out;
-        Ok(Assembled { root, statistics, problems: self.problems, reach })
+        Ok(Assembled { root, statistics, problems: self.problems, reach, given: self.given.finish() })
     }
 
     /// All pieces of one job. A channel that ends without an end is a worker that stopped.
@@ -457,6 +463,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn store_entry(&mut self, key: &[u8], entry: &[u8], content_bytes: u64) -> Result<(), Stop> {
+        self.given.add(key, content_bytes);
         let pages = &mut self.pages;
         self.tree.add_encoded(key, entry, content_bytes, &mut |id, page| {
             pages.push((id, page));

@@ -6,6 +6,7 @@
 
 mod assemble;
 pub mod file_cache;
+pub mod given;
 mod packer;
 pub mod pieces;
 pub mod pipeline;
@@ -37,6 +38,7 @@ use crate::repo::commit::{Draft, Pending};
 use crate::repo::reach::Reach;
 use crate::repo::run::{BEAT, Run};
 use crate::repo::sync::Thoroughness;
+use crate::repo::tree::key_of_path;
 use crate::repo::{RepoError, Repository};
 use crate::seal::block::Compression;
 use crate::source::files::walk::{WalkOptions, walk};
@@ -68,6 +70,8 @@ pub struct BackupOptions {
     pub force: bool,
     /// Worker threads; 0 is one a core.
     pub threads: usize,
+    /// Why it is right that something of the run before is gone or empty.
+    pub accepted: Option<String>,
 }
 
 /// Folders and files to back up.
@@ -121,7 +125,8 @@ async fn files_in(
         repo.local.folder().and_then(|folder| JobCache::open(folder, &options.job))
     };
     let paths = stored_paths(&request.paths, &request.cwd);
-    let facts = LeftOut::facts(&request.walk)?;
+    let left_out = LeftOut::facts(&request.walk)?;
+    let roots: Vec<Vec<u8>> = paths.iter().map(|path| key_of_path(path)).collect();
     let mut pending: Option<(Draft, Pending)> = None;
     for pass in 1..=PASSES {
         let validity = Validity {
@@ -137,21 +142,25 @@ async fn files_in(
         let walk = walk(&request.paths, &request.cwd, request.walk.clone(), cancel)
             .map_err(|error| EngineError::Source(chain(&error)))?;
         let reach = Reach::new(repo.local.folder())?;
-        let assembled = session.pipeline(Input::Files { walk, caches, writer }, reach).await?;
+        let assembled =
+            session.pipeline(Input::Files { roots: roots.clone(), walk, caches, writer }, reach).await?;
         let statistics = session.statistics(assembled.statistics);
         let mut outcome = session.outcome(statistics, assembled.problems, pass);
         if options.dry_run {
             return Ok(outcome);
         }
+        let (mut facts, known) = (left_out.clone(), repo.snapshots().await?);
+        outcome.warnings = given::judge(&assembled.given, &known, options, &mut facts)?;
+        let facts = serde_json::Value::Object(facts).to_string();
         let draft = Draft {
-            summary: session.summary("files", session.started, &outcome, facts.clone()),
+            summary: session.summary("files", session.started, &outcome, facts),
             root: assembled.root,
             paths: paths.clone(),
         };
         // A pass that ends in the same tree proves the manifest already put; another tree needs its own.
         let put = match pending.take() {
             Some((before, put)) if before.root == draft.root => put,
-            _ => session.run()?.put_manifest(&draft).await?,
+            _ => session.run()?.put_manifest_after(&draft, &known).await?,
         };
         let mut reach = assembled.reach;
         let missing = session.run_mut()?.check(&mut reach).await?;

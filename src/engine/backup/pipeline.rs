@@ -7,6 +7,7 @@ use crossbeam_channel::{bounded, unbounded};
 
 use super::assemble::{Assembled, Assembler, Lane, Output};
 use super::file_cache::{CacheReader, CacheWriter};
+use super::given::Given;
 use super::packer::Packer;
 use super::pieces::{Counts, Pool, Pools, Stop};
 use super::plan::{Outlet, Planner};
@@ -90,6 +91,8 @@ impl Setup {
 /// What a pipeline stores.
 pub enum Input {
     Files {
+        /// The keys of what was asked for.
+        roots: Vec<Vec<u8>>,
         walk: Walk,
         caches: Vec<CacheReader>,
         writer: Option<CacheWriter>,
@@ -111,11 +114,11 @@ pub fn run(
     let (sealed, sealed_end) = bounded(SEALED_AHEAD);
     let (flushed, flushed_end) = unbounded();
     let domain = setup.access.home();
-    let (files, caches, writer, source) = match input {
-        Input::Files { walk, caches, writer } => {
-            (Some(Arc::new(FileReader::new(walk.places()))), caches, writer, Ok(walk))
+    let (files, caches, writer, source, given) = match input {
+        Input::Files { roots, walk, caches, writer } => {
+            (Some(Arc::new(FileReader::new(walk.places()))), caches, writer, Ok(walk), Given::below(roots))
         }
-        Input::Parts(source) => (None, Vec::new(), None, Err(source)),
+        Input::Parts(source) => (None, Vec::new(), None, Err(source), Given::streams()),
     };
     let pools = Pools { batches: Pool::new(JOBS_AHEAD), segments: Pool::new(SEGMENTS_KEPT) };
     let tools = Tools {
@@ -162,6 +165,7 @@ pub fn run(
         pools,
         setup.progress.clone(),
         setup.settled_before,
+        given,
     )
     .map_err(stopped)?;
     let packer = Packer {

@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::pieces::{Stop, Work};
 use super::pipeline::Input;
 use super::plan::Outlet;
-use super::{BackupOptions, BackupOutcome, Session, chain};
+use super::{BackupOptions, BackupOutcome, Session, chain, given};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::chunk::Profile;
@@ -80,13 +80,16 @@ async fn capture_in(
     if options.dry_run {
         return Ok(outcome);
     }
+    let known = repo.snapshots().await?;
+    let doubts = given::judge(&assembled.given, &known, options, &mut captured.facts)?;
+    outcome.warnings.extend(doubts);
     if !outcome.warnings.is_empty() {
         captured.facts.insert("warnings".into(), outcome.warnings.clone().into());
     }
     let facts = serde_json::Value::Object(captured.facts).to_string();
     let summary = session.summary(kind, captured.consistent, &outcome, facts);
     let draft = Draft { summary, root: assembled.root, paths };
-    let put = session.run()?.put_manifest(&draft).await?;
+    let put = session.run()?.put_manifest_after(&draft, &known).await?;
     let mut reach = assembled.reach;
     let missing = session.run_mut()?.check(&mut reach).await?;
     if missing.is_empty() {

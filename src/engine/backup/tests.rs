@@ -49,6 +49,7 @@ fn options() -> BackupOptions {
         dry_run: false,
         force: false,
         threads: 2,
+        accepted: None,
     }
 }
 

@@ -89,6 +89,7 @@ pub async fn back_up(repo: &Repository, folder: &Path, files: &Files) -> String 
         dry_run: false,
         force: true,
         threads: 2,
+        accepted: None,
     };
     let walk = WalkOptions::default();
     let request = FilesRequest { paths: vec![folder.to_path_buf()], cwd: "/".into(), walk };
