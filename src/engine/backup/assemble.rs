@@ -67,6 +67,7 @@ pub struct Output<'a> {
     pub flushed: Receiver<Vec<IndexPack>>,
     pub fresh: HashSet<ShortId>,
     pub reach: Reach,
+    pub given: Given,
     /// Only counts, stores nothing.
     pub dry_run: bool,
     pub statistics: Statistics,
@@ -172,7 +173,6 @@ pub struct Assembler<'a> {
     pages: Vec<(ChunkId, Vec<u8>)>,
     leaders: HashMap<(u64, u64), Leader>,
     problems: Vec<Problem>,
-    given: Given,
 }
 
 impl<'a> Assembler<'a> {
@@ -184,7 +184,6 @@ impl<'a> Assembler<'a> {
         pools: Pools,
         progress: Arc<dyn Progress>,
         settled_before: Timestamp,
-        given: Given,
     ) -> Result<Self, Stop> {
         let tree = TreeWriter::new(domain)?;
         let (pages, leaders, problems) = (Vec::new(), HashMap::new(), Vec::new());
@@ -200,7 +199,6 @@ impl<'a> Assembler<'a> {
             pages,
             leaders,
             problems,
-            given,
         })
     }
 
@@ -230,8 +228,8 @@ impl<'a> Assembler<'a> {
         if let Some(cache) = &mut self.cache {
             cache.flush()?;
         }
-        let Output { statistics, reach, .. } = self.out;
-        Ok(Assembled { root, statistics, problems: self.problems, reach, given: self.given.finish() })
+        let Output { statistics, reach, given, .. } = self.out;
+        Ok(Assembled { root, statistics, problems: self.problems, reach, given: given.finish() })
     }
 
     /// All pieces of one job. A channel that ends without an end is a worker that stopped.
@@ -463,7 +461,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn store_entry(&mut self, key: &[u8], entry: &[u8], content_bytes: u64) -> Result<(), Stop> {
-        self.given.add(key, content_bytes);
+        self.out.given.add(key, content_bytes);
         let pages = &mut self.pages;
         self.tree.add_encoded(key, entry, content_bytes, &mut |id, page| {
             pages.push((id, page));

@@ -153,6 +153,7 @@ pub fn run(
         flushed: flushed_end,
         fresh: Default::default(),
         reach,
+        given,
         dry_run: setup.dry_run,
         statistics: Statistics::default(),
         slots: 0,
@@ -165,7 +166,6 @@ pub fn run(
         pools,
         setup.progress.clone(),
         setup.settled_before,
-        given,
     )
     .map_err(stopped)?;
     let packer = Packer {
