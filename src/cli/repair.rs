@@ -1,11 +1,20 @@
 //! `repair`: puts right what can be put right from what is there, and names what is lost.
 
+use std::sync::Arc;
+
 use super::text::count;
-use super::verify::{costs, judge, scratch};
+use super::verify::{advice, costs, findings, judge, scratch};
 use super::{CliError, Context, Exit};
-use crate::engine::repair::{IndexOutcome, IndexPlan, apply_index, plan_index};
+use crate::base::byte_size;
+use crate::base::progress::Progress;
+use crate::config::Environment;
+use crate::engine::repair::{
+    IndexOutcome, IndexPlan, PacksOptions, PacksOutcome, PacksPlan, apply_index, apply_packs, plan_index,
+    plan_packs,
+};
 use crate::engine::verify::outcome::VerifyOutcome;
 use crate::engine::verify::{VerifyOptions, verify};
+use crate::format::id::ObjectHash;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,10 +30,33 @@ enum What {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Save what is sound in damaged packs and condemn them: the next backup stores again what is lost
+    Packs {
+        /// Packs to read, as verify names them [default: all]
+        #[arg(value_name = "PACK", value_parser = pack)]
+        packs: Vec<ObjectHash>,
+        /// Fetch what is lost from a replica of this repository, opened with the same password
+        #[arg(long, value_name = "PATH|URL")]
+        from: Option<String>,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+fn pack(text: &str) -> Result<ObjectHash, String> {
+    let hash = ObjectHash::from_hex(text.rsplit('/').next().unwrap_or(text));
+    hash.ok_or_else(|| "write it as verify does: data/ or meta/ and 64 digits".to_owned())
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let What::Index { dry_run } = args.what;
+    match args.what {
+        What::Index { dry_run } => index(dry_run, context).await,
+        What::Packs { packs, from, dry_run } => repair_packs(packs, from, dry_run, context).await,
+    }
+}
+
+async fn index(dry_run: bool, context: &Context) -> Result<Exit, CliError> {
     let repo = context.open().await?;
     let (progress, display) = context.progress();
     let plan = plan_index(&repo).await?;
@@ -72,11 +104,96 @@ fn done_text(done: &IndexOutcome, outcome: &VerifyOutcome) -> String {
         count(done.written),
         count(done.removed)
     ));
+    lines.extend(rest(outcome));
+    lines.join("\n")
+}
+
+/// What is still wrong, and what to do about it.
+fn rest(outcome: &VerifyOutcome) -> Vec<String> {
+    let mut lines = findings(outcome);
     if outcome.costs.is_empty() {
         lines.push("every file of every snapshot is accounted for".to_owned());
-    } else {
-        lines.extend(costs(&outcome.costs));
-        lines.push("a new backup of the same content heals these snapshots".to_owned());
     }
+    lines.extend(costs(&outcome.costs));
+    lines.extend(advice(outcome));
+    lines
+}
+
+async fn repair_packs(
+    packs: Vec<ObjectHash>,
+    from: Option<String>,
+    dry_run: bool,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let repo = context.open().await?;
+    let replica = match from {
+        Some(url) => {
+            Some(context.open_at(&crate::config::location(&url, &Environment::of_process())?).await?)
+        }
+        None => None,
+    };
+    let replica = replica.as_ref();
+    let (counters, display) = context.progress();
+    let progress: Arc<dyn Progress> = counters;
+    let verifying = VerifyOptions { scratch: Some(scratch(&repo)), ..VerifyOptions::default() };
+    let options = PacksOptions { packs, verify: verifying.clone() };
+    let plan = plan_packs(&repo, replica, &options, &progress, &context.cancel).await?;
+    if dry_run {
+        drop(display);
+        if context.json {
+            context.json(&plan)?;
+        } else {
+            context.print(packs_text(&plan, replica.is_some()))?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let done = apply_packs(&repo, replica, &plan, progress.as_ref(), &context.cancel).await?;
+    let outcome = verify(&repo, &verifying, progress, &context.cancel).await?;
+    drop(display);
+    if context.json {
+        context.json(&serde_json::json!({ "plan": plan, "done": done, "verify": outcome }))?;
+    } else {
+        context.print(packs_text(&plan, replica.is_some()))?;
+        context.print(packs_done_text(&done, &outcome))?;
+    }
+    Ok(judge(&outcome).0)
+}
+
+fn packs_text(plan: &PacksPlan, with_replica: bool) -> String {
+    let mut lines = Vec::new();
+    for bad in &plan.packs {
+        lines.push(format!("damaged: {} {}", bad.object, bad.why));
+        lines.push(format!(
+            "  {} of {} blocks known to be in it are sound; {} chunks of it are nowhere else",
+            count(bad.sound_blocks),
+            count(bad.blocks),
+            count(bad.lost_chunks)
+        ));
+    }
+    if plan.packs.is_empty() {
+        lines.push("no pack that counts is damaged".to_owned());
+    } else {
+        let moved = byte_size::human(plan.moved_bytes);
+        let packs = count(plan.packs.len() as u64);
+        lines.push(format!("{moved} move to new packs; {packs} packs are condemned: a prune deletes them"));
+    }
+    if with_replica {
+        let (there, lost) = (count(plan.replica_chunks), count(plan.lost_chunks));
+        lines.push(format!("the replica has {there} of {lost} lost chunks that snapshots need"));
+    }
+    lines.join("\n")
+}
+
+fn packs_done_text(done: &PacksOutcome, outcome: &VerifyOutcome) -> String {
+    let mut lines = vec![format!(
+        "condemned {} packs; wrote {} packs, {}",
+        count(done.condemned),
+        count(done.written_packs),
+        byte_size::human(done.written_bytes)
+    )];
+    if done.failed_blocks > 0 {
+        lines.push(format!("{} blocks could not be read a second time", count(done.failed_blocks)));
+    }
+    lines.extend(rest(outcome));
     lines.join("\n")
 }

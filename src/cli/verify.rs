@@ -37,6 +37,8 @@ struct Answer<'a> {
     result: &'static str,
     #[serde(flatten)]
     outcome: &'a VerifyOutcome,
+    /// What to do about it.
+    advice: Vec<String>,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
@@ -49,12 +51,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     } else {
         let repo = context.open().await?;
         let (progress, _display) = context.progress();
-        let options = VerifyOptions { read_data, threads: 0, scratch: Some(scratch(&repo)) };
+        let options = VerifyOptions { read_data, scratch: Some(scratch(&repo)), ..VerifyOptions::default() };
         verify(&repo, &options, progress, &context.cancel).await?
     };
     let (exit, result) = judge(&outcome);
     if context.json {
-        context.json(&Answer { result, outcome: &outcome })?;
+        context.json(&Answer { result, outcome: &outcome, advice: advice(&outcome) })?;
     } else {
         context.print(text(&outcome, context.verbose > 0))?;
     }
@@ -77,7 +79,8 @@ pub(super) fn judge(outcome: &VerifyOutcome) -> (Exit, &'static str) {
     }
 }
 
-fn text(outcome: &VerifyOutcome, verbose: bool) -> String {
+/// What is wrong, a line each.
+pub(super) fn findings(outcome: &VerifyOutcome) -> Vec<String> {
     let mut lines = Vec::new();
     for finding in &outcome.findings {
         let state = match finding.state {
@@ -92,7 +95,38 @@ fn text(outcome: &VerifyOutcome, verbose: bool) -> String {
     if all > shown {
         lines.push(format!("… and {} more findings", count(all - shown)));
     }
+    lines
+}
+
+/// What to do next, by what is damaged.
+pub(super) fn advice(outcome: &VerifyOutcome) -> Vec<String> {
+    let damaged = |folders: &[&str]| {
+        let mut found = outcome.findings.iter().filter(|finding| finding.state == State::Damaged);
+        found.any(|finding| {
+            folders.iter().any(|folder| finding.object.split_once('/').is_some_and(|(of, _)| of == *folder))
+        })
+    };
+    let mut lines = Vec::new();
+    if damaged(&["data", "meta"]) {
+        lines.push(
+            "next: `lifeboat repair packs` saves what is sound in damaged packs (with --from REPLICA also what is \
+             lost here)"
+                .to_owned(),
+        );
+    }
+    if !outcome.costs.is_empty() {
+        lines.push("next: a new backup of the same content then stores again what is lost, and heals these snapshots".to_owned());
+    }
+    if damaged(&["index"]) {
+        lines.push("next: `lifeboat repair index` makes the index anew".to_owned());
+    }
+    lines
+}
+
+fn text(outcome: &VerifyOutcome, verbose: bool) -> String {
+    let mut lines = findings(outcome);
     lines.extend(costs(&outcome.costs));
+    lines.extend(advice(outcome));
     if verbose {
         lines.extend(outcome.notes.iter().map(|note| format!("note: {note}")));
     }

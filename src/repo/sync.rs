@@ -68,9 +68,18 @@ impl Repository {
             unreadable: Vec::new(),
         };
         self.absorb_indexes(&mut inventory, thoroughness).await?;
-        let known: HashSet<ObjectHash> = self.index.packs().iter().map(|pack| pack.hash).collect();
-        let gone: Vec<ObjectHash> =
-            known.iter().filter(|hash| !inventory.packs.contains_key(hash)).copied().collect();
+        let mut known: HashSet<ObjectHash> = HashSet::new();
+        let mut gone = Vec::new();
+        for pack in self.index.packs() {
+            // A pack of another size is not the one the rows were made of: cut off, its chunks count as absent here
+            // too, as they do on every machine that learns of it from the index objects.
+            let is = ListedPack { kind: pack.kind, size_bytes: pack.size_bytes };
+            if inventory.packs.get(&pack.hash) == Some(&is) {
+                known.insert(pack.hash);
+            } else {
+                gone.push(pack.hash);
+            }
+        }
         self.index.remove_packs(&gone)?;
         inventory.unindexed = inventory.packs.keys().filter(|hash| !known.contains(hash)).copied().collect();
         inventory.unindexed.sort();
@@ -184,7 +193,11 @@ impl Repository {
                 Err(RepoError::Store(error)) if error.is_not_found() => {
                     inventory.packs.remove(&hash);
                 }
-                Err(error @ RepoError::Damaged { .. }) if thoroughness == Thoroughness::Tolerant => {
+                // Nobody relies on a condemned pack; what lives in it only is missed when the trees are walked.
+                Err(error @ RepoError::Damaged { .. })
+                    if thoroughness == Thoroughness::Tolerant
+                        || (inventory.condemned.contains(&hash) && error.newer_version().is_none()) =>
+                {
                     tracing::warn!(%error, "a pack without index entry cannot be read; its chunks are not reused");
                     left.push(hash);
                 }

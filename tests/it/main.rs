@@ -10,6 +10,7 @@ mod files;
 mod files_target;
 mod fuzz_replay;
 mod golden;
+mod heal;
 mod hostile;
 mod key_cli;
 mod keys;

@@ -18,7 +18,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
+pub(in crate::engine) use plan::Move;
 pub use plan::{MaxUnused, PruneOptions, PrunePlan, Tally, plan};
+pub(in crate::engine) use repack::Repacker;
+pub(in crate::engine) use sweep::notice;
 
 use super::EngineError;
 use crate::base::cancel::Cancel;

@@ -125,7 +125,7 @@ impl PrunePlan {
 
 /// A block of a pack to be rewritten.
 #[derive(Debug)]
-pub(super) struct Move {
+pub(in crate::engine) struct Move {
     pub domain: u32,
     pub kind: ObjectKind,
     pub order: u32,

@@ -16,7 +16,7 @@ use crate::format::pack::{Directory, IndexPack};
 use crate::pack::build::{FinishedPack, PackSeed, SerialPacker};
 use crate::pack::gather::{Gatherer, RawBlock};
 use crate::pack::index::{BlockInfo, PackInfo};
-use crate::pack::read::chunk_id;
+use crate::pack::read::{Reader, chunk_id};
 use crate::repo::run::Run;
 use crate::repo::sink::{DATA_BLOCK_BYTES, META_BLOCK_BYTES};
 use crate::repo::sync::ListedPack;
@@ -31,8 +31,10 @@ const DIRECTORIES: usize = 64;
 const PUBLISH_PACKS: usize = 32;
 
 /// Takes blocks, puts packs.
-pub(super) struct Repacker<'r, 'p> {
+pub(in crate::engine) struct Repacker<'r, 'p> {
     run: &'p mut Run<'r>,
+    /// Where blocks are read: here, or at a replica, whose blocks are sealed anew.
+    source: Arc<Reader>,
     /// The own access at home in the domain that is being written.
     access: Access,
     kind: ObjectKind,
@@ -47,6 +49,12 @@ pub(super) struct Repacker<'r, 'p> {
 
 impl<'r, 'p> Repacker<'r, 'p> {
     pub fn new(run: &'p mut Run<'r>) -> Result<Self, EngineError> {
+        let source = run.repo.reader.clone();
+        Self::reading(run, source)
+    }
+
+    /// Takes blocks from elsewhere than the own repository.
+    pub fn reading(run: &'p mut Run<'r>, source: Arc<Reader>) -> Result<Self, EngineError> {
         let repo = run.repo;
         let kind = ObjectKind::Data;
         Ok(Self {
@@ -59,6 +67,7 @@ impl<'r, 'p> Repacker<'r, 'p> {
             unpublished: Vec::new(),
             packs: 0,
             bytes: 0,
+            source,
             run,
         })
     }
@@ -72,10 +81,20 @@ impl<'r, 'p> Repacker<'r, 'p> {
     ) -> Result<(u64, u64), EngineError> {
         for next in moves {
             cancel.check()?;
-            self.run.beat().await?;
-            self.block(next).await?;
+            self.one(next).await?;
             progress.add_done(next.needed_bytes, 0);
         }
+        self.end().await
+    }
+
+    /// Moves one. After an error the next may be tried: nothing of a damaged chunk was taken.
+    pub async fn one(&mut self, next: &Move) -> Result<(), EngineError> {
+        self.run.beat().await?;
+        self.block(next).await
+    }
+
+    /// Puts what is left; returns how many packs were put in all, and their bytes.
+    pub async fn end(mut self) -> Result<(u64, u64), EngineError> {
         self.finish().await?;
         Ok((self.packs, self.bytes))
     }
@@ -90,11 +109,11 @@ impl<'r, 'p> Repacker<'r, 'p> {
             self.packer = packer(self.run.repo, next.kind)?;
         }
         let info = &next.block;
-        let stored = self.run.repo.reader.fetch(info).await?;
+        let stored = self.source.fetch(info).await?;
         if !next.reseal {
             return self.move_over(info, &stored).await;
         }
-        let opened = self.run.repo.reader.open(info, stored.to_vec(), &mut self.codecs)?;
+        let opened = self.source.open(info, stored.to_vec(), &mut self.codecs)?;
         self.seal_anew(next, &opened.bytes).await
     }
 

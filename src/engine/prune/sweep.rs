@@ -21,15 +21,15 @@ use crate::format::keyring::Role;
 use crate::format::signed::Tombstone;
 use crate::pack::index::{BlockInfo, PackInfo};
 use crate::pack::pack_name;
-use crate::repo::Repository;
 use crate::repo::run::Run;
-use crate::repo::sync::Thoroughness;
+use crate::repo::sync::{Inventory, Thoroughness};
+use crate::repo::{RepoError, Repository};
 
 /// Packs with their kind, ascending, as a tombstone names them.
-pub(super) type Packs = BTreeSet<(ObjectKind, ObjectHash)>;
+pub(in crate::engine) type Packs = BTreeSet<(ObjectKind, ObjectHash)>;
 
 /// Condemns without deleting: a later run's sweep does that once the grace is over.
-pub(super) async fn notice(repo: &Repository, packs: &Packs) -> Result<(), EngineError> {
+pub(in crate::engine) async fn notice(repo: &Repository, packs: &Packs) -> Result<(), EngineError> {
     if packs.is_empty() {
         return Ok(());
     }
@@ -117,7 +117,9 @@ async fn final_mark(
         }
         let Some(pack) = repo.index.pack(hash) else {
             // Listed, but of a domain without a key here: nobody can say what is in it.
-            keep.insert(*hash);
+            if !is_wreck(repo, hash, &inventory).await? {
+                keep.insert(*hash);
+            }
             continue;
         };
         moves.extend(only_copies(&mut trust, &pack, &live).await?);
@@ -134,6 +136,17 @@ async fn final_mark(
     }
     outcome.kept.packs += keep.len() as u64;
     Ok(keep)
+}
+
+/// Whether nobody can say what is in a pack because it is damaged: nothing reads from it any more. The mark found
+/// every live chunk elsewhere, or it would have failed.
+async fn is_wreck(repo: &Repository, hash: &ObjectHash, inventory: &Inventory) -> Result<bool, EngineError> {
+    let Some(listed) = inventory.packs.get(hash) else { return Ok(false) };
+    match repo.read_directory(hash, listed).await {
+        Err(error @ RepoError::Damaged { .. }) => Ok(error.newer_version().is_none()),
+        Ok(_) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The blocks of a condemned pack with a live chunk that no pack outside all tombstones holds.

@@ -21,7 +21,7 @@ use crate::seal::slot::Slot;
 
 /// What the marks say, as far as they are valid.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(in crate::engine) struct Marks {
     pub confirmed: HashSet<SnapshotId>,
     pub forgotten: HashSet<SnapshotId>,
     pub condemned: HashSet<ObjectHash>,

@@ -96,7 +96,7 @@ impl VerifyOutcome {
 
 /// Collects an outcome.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(in crate::engine) struct Report {
     outcome: VerifyOutcome,
     pub costs: Vec<Cost>,
     pub checked: Checked,

@@ -10,7 +10,7 @@ use futures::StreamExt;
 
 use super::super::EngineError;
 use super::objects::Marks;
-use super::outcome::Report;
+use super::outcome::{Report, State, state_of};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::format::FormatError;
@@ -30,7 +30,7 @@ const PARALLEL_READS: usize = 16;
 const BATCH_PACKS: usize = 32;
 
 /// What the packs really hold.
-pub(super) struct Stock {
+pub(in crate::engine) struct Stock {
     /// Made from the packs' own directories; where one cannot be read, from trusted index rows.
     pub index: Arc<IndexMap>,
     /// What trusted index rows say of packs that are not there any more: only to give them a name.
@@ -39,6 +39,12 @@ pub(super) struct Stock {
     pub packs: HashMap<ObjectHash, ListedPack>,
     /// Packs whose directory cannot be read.
     pub headless: HashSet<ObjectHash>,
+    /// Those of them that are damaged, with why, rather than newer.
+    pub bad: HashMap<ObjectHash, String>,
+    /// Those that have not the size the index tells: no client reads from them.
+    pub cut: HashSet<ObjectHash>,
+    /// Packs under a tombstone, listed or not.
+    pub condemned: HashSet<ObjectHash>,
 }
 
 pub(super) async fn check(
@@ -59,11 +65,14 @@ pub(super) async fn check(
         gone: folder("gone")?,
         packs: repo.list_packs().await?,
         headless: HashSet::new(),
+        bad: HashMap::new(),
+        condemned: marks.condemned.clone(),
+        cut: HashSet::new(),
     };
     note_strangers(repo, report).await?;
     progress.add_total(0, stock.packs.len() as u64);
-    let digests = directories(repo, &mut stock, report, progress, cancel).await?;
-    let indexed = indexes(repo, &stock, &digests, report, cancel).await?;
+    let digests = directories(repo, &mut stock, marks, report, progress, cancel).await?;
+    let indexed = indexes(repo, &mut stock, &digests, report, cancel).await?;
     stock.index.condemn(&marks.condemned).map_err(RepoError::from)?;
     let condemned = stock.packs.keys().filter(|hash| marks.condemned.contains(hash)).count();
     if condemned > 0 {
@@ -103,6 +112,7 @@ fn digest(domain: u32, pack: &IndexPack) -> [u8; 32] {
 async fn directories(
     repo: &Repository,
     stock: &mut Stock,
+    marks: &Marks,
     report: &mut Report,
     progress: &dyn Progress,
     cancel: &Cancel,
@@ -134,8 +144,16 @@ async fn directories(
             // A pruner was faster, or the service contradicts its own listing; the references decide.
             Err(RepoError::Store(error)) if error.is_not_found() => gone.push(hash),
             Err(RepoError::Damaged { object, cause }) => {
-                report.seal(object, &cause);
+                let is_damage = state_of(&cause) == State::Damaged;
                 stock.headless.insert(hash);
+                if is_damage {
+                    stock.bad.insert(hash, cause.to_string());
+                }
+                if is_damage && marks.condemned.contains(&hash) {
+                    report.note(format!("{object} is damaged and condemned: a prune will delete it"));
+                } else {
+                    report.seal(object, &cause);
+                }
             }
             Err(error) => return Err(error.into()),
         }
@@ -155,7 +173,7 @@ async fn directories(
 /// Reads every index object; returns the listed packs that one of them names.
 async fn indexes(
     repo: &Repository,
-    stock: &Stock,
+    stock: &mut Stock,
     digests: &Digests,
     report: &mut Report,
     cancel: &Cancel,
@@ -186,6 +204,9 @@ async fn indexes(
                 indexed.insert(hash);
                 wrong += u64::from(*known != digest(domain, &row));
             } else if stock.headless.contains(&hash) {
+                if stock.packs.get(&hash).is_some_and(|listed| listed.size_bytes != row.size_bytes) {
+                    stock.cut.insert(hash);
+                }
                 stock.index.add_packs(domain, &[row]).map_err(RepoError::from)?;
             } else {
                 stale += 1;

@@ -161,7 +161,8 @@ fn judge(job: &Job, found: Found, view: &mut View, report: &mut Report) -> Resul
         for block in &job.blocks {
             view.bad_block(job.hash, block.offset);
         }
-        report.damaged(object, format!("cannot be read to its end: {}", error.cause));
+        let mut told = Told { hash: job.hash, object, view, report };
+        told.tell(State::Damaged, format!("cannot be read to its end: {}", error.cause));
         return Ok(true);
     }
     if found.sealed > 0 {
@@ -170,20 +171,21 @@ fn judge(job: &Job, found: Found, view: &mut View, report: &mut Report) -> Resul
             "the content of {kind} packs: this key cannot open them, only compare hashes"
         ));
     }
+    let mut told = Told { hash: job.hash, object, view, report };
     let is_broken = !found.blocks.is_empty() || !found.chunks.is_empty();
     if let Some((offset, cause)) = found.blocks.first() {
         let (bad, all) = (found.blocks.len(), job.blocks.len());
         let what = format!("{bad} of {all} blocks cannot be opened; the first, at byte {offset}: {cause}");
-        report.add(state_of(cause), object.clone(), what);
+        told.tell(state_of(cause), what);
     }
     if let Some((offset, id)) = found.chunks.first() {
         let count = found.chunks.len();
         let what =
             format!("{count} chunks are not what its directory says; the first at byte {offset}: {id}");
-        report.damaged(object.clone(), what);
+        told.tell(State::Damaged, what);
     }
     if !found.name_fits && found.blocks.is_empty() {
-        report.add(State::Damaged, object, "its bytes are not the ones it is named for");
+        told.tell(State::Damaged, "its bytes are not the ones it is named for".to_owned());
     }
     for (offset, _) in found.blocks {
         view.bad_block(job.hash, offset);
@@ -192,6 +194,28 @@ fn judge(job: &Job, found: Found, view: &mut View, report: &mut Report) -> Resul
         view.bad_chunk(job.hash, offset, id);
     }
     Ok(is_broken)
+}
+
+/// Who hears what is wrong with a pack.
+struct Told<'t> {
+    hash: ObjectHash,
+    object: String,
+    view: &'t mut View,
+    report: &'t mut Report,
+}
+
+impl Told<'_> {
+    /// Of a condemned pack it is only a note: nothing relies on it, and what it alone holds was found out before.
+    fn tell(&mut self, state: State, what: String) {
+        if state != State::Newer {
+            self.view.bad.entry(self.hash).or_insert_with(|| what.clone());
+        }
+        if state == State::Damaged && self.view.stock.condemned.contains(&self.hash) {
+            self.report.note(format!("{} is damaged and condemned: a prune will delete it", self.object));
+        } else {
+            self.report.add(state, self.object.clone(), what);
+        }
+    }
 }
 
 fn work(shared: &Arc<Shared>, results: &Sender<Message>) {

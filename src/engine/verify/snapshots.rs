@@ -16,7 +16,7 @@ use crate::seal::object::{manifest_keyring, open_contents, open_keyring, open_su
 
 /// A manifest that opens.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(in crate::engine) struct Opened {
     pub snapshot: Snapshot,
     /// `None`: this key cannot open it.
     pub contents: Option<Contents>,

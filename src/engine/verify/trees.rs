@@ -38,7 +38,7 @@ fn key_hash(key: &[u8]) -> u64 {
 
 struct Walk<'w> {
     reader: &'w Reader,
-    view: &'w View,
+    view: &'w mut View,
     report: &'w mut Report,
     progress: &'w dyn Progress,
     cancel: &'w Cancel,
@@ -70,7 +70,7 @@ pub(super) async fn check(
         walk.state = if one.snapshot.confirmed { State::Damaged } else { State::Incomplete };
         walk.domain = one.snapshot.domain;
         let root = contents.root;
-        let length = walk.place(ObjectKind::Meta, &ChunkRef { id: root.page, length: root.length })?;
+        let length = walk.place(ObjectKind::Meta, &ChunkRef { id: root.page, length: root.length }).await?;
         if length {
             walk.tree(root.page, root.level).await?;
         }
@@ -81,7 +81,8 @@ pub(super) async fn check(
             State::Incomplete => "belonged to an upload that was never committed",
             _ => "cannot be had any more",
         };
-        report.add(state, object, format!("is missing: {count} chunks that were in it {what}"));
+        let how = if view.is_listed(&object) { "is damaged" } else { "is missing" };
+        report.add(state, object, format!("{how}: {count} chunks that were in it {what}"));
     }
     if condemned > 0 {
         report
@@ -92,15 +93,15 @@ pub(super) async fn check(
 
 impl Walk<'_> {
     /// Whether a chunk can be had; counts it if not.
-    fn place(&mut self, kind: ObjectKind, reference: &ChunkRef) -> Result<bool, EngineError> {
+    async fn place(&mut self, kind: ObjectKind, reference: &ChunkRef) -> Result<bool, EngineError> {
         self.report.checked.references += 1;
         match self.view.place(self.domain, kind, reference)? {
             Place::Sound => return Ok(true),
-            Place::Condemned => {
+            Place::Condemned if self.view.prove(self.reader, self.domain, kind, reference).await? => {
                 self.condemned += 1;
                 return Ok(true);
             }
-            Place::Missing => {}
+            Place::Condemned | Place::Missing => {}
         }
         let pack = self.view.former_pack(self.domain, kind, &reference.id);
         let object = pack.unwrap_or_else(|| format!("a pack of {} that no index names", kind.folder()));
@@ -155,7 +156,7 @@ impl Walk<'_> {
                     let mut sum = Totals { count: 0, bytes: 0, last: 0 };
                     let mut whole = true;
                     for (last, child) in children {
-                        let found = match self.place(ObjectKind::Meta, &child.page)? {
+                        let found = match self.place(ObjectKind::Meta, &child.page).await? {
                             true => self.tree(child.page.id, level - 1).await?,
                             false => None,
                         };
@@ -189,7 +190,7 @@ impl Walk<'_> {
         let mut totals = Totals { count: entries.len() as u64, bytes: 0, last: 0 };
         for (key, entry) in entries {
             for reference in entry.direct_refs() {
-                self.place(ObjectKind::Data, reference)?;
+                self.place(ObjectKind::Data, reference).await?;
             }
             let Some(content) = entry.content() else { continue };
             totals.bytes = totals.bytes.wrapping_add(content.size_bytes);
@@ -227,7 +228,7 @@ impl Walk<'_> {
                 Ok(RecipePage::Leaf(refs)) => {
                     let mut bytes = 0u64;
                     for reference in &refs {
-                        self.place(ObjectKind::Data, reference)?;
+                        self.place(ObjectKind::Data, reference).await?;
                         bytes += u64::from(reference.length);
                     }
                     Some(Totals { count: refs.len() as u64, bytes, last: 0 })
@@ -236,7 +237,7 @@ impl Walk<'_> {
                     let mut sum = Totals { count: 0, bytes: 0, last: 0 };
                     let mut whole = true;
                     for child in children {
-                        let found = match self.place(ObjectKind::Meta, &child.page)? {
+                        let found = match self.place(ObjectKind::Meta, &child.page).await? {
                             true => self.recipe(child.page.id, level - 1).await?,
                             false => None,
                         };

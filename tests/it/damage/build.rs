@@ -154,7 +154,7 @@ pub async fn check(memory: &MemoryStore, read_data: bool) -> Result<VerifyOutcom
     let store: Arc<dyn Store> = Arc::new(memory.clone());
     let repo = open_in(&store).await?;
     let read_data = read_data.then_some(Subset::All);
-    let options = VerifyOptions { read_data, threads: 2, scratch: None };
+    let options = VerifyOptions { read_data, threads: 2, ..VerifyOptions::default() };
     verify(&repo, &options, Arc::new(NoProgress), &Cancel::new()).await
 }
 

@@ -287,7 +287,7 @@ async fn an_interrupted_verify_ends_and_is_no_result() {
     let repo = open_in(&(store as std::sync::Arc<dyn lifeboat::store::Store>)).await.unwrap();
     let cancel = Cancel::new();
     let progress = std::sync::Arc::new(Interrupt(cancel.clone(), false.into()));
-    let options = VerifyOptions { read_data: Some(Subset::All), threads: 1, scratch: None };
+    let options = VerifyOptions { read_data: Some(Subset::All), threads: 1, ..VerifyOptions::default() };
     let result = verify(&repo, &options, progress, &cancel).await;
     assert!(matches!(result, Err(EngineError::Cancelled(_))), "{result:?}");
 }

@@ -15,7 +15,7 @@ use lifeboat::store::memory::MemoryStore;
 use crate::plain::{CHEAP, backup, new_repository, passphrase, reopen, sample, try_open};
 
 async fn read_data(repo: &Repository) -> VerifyOutcome {
-    let options = VerifyOptions { read_data: Some(Subset::All), threads: 2, scratch: None };
+    let options = VerifyOptions { read_data: Some(Subset::All), threads: 2, ..VerifyOptions::default() };
     verify(repo, &options, Arc::new(NoProgress), &Cancel::new()).await.unwrap()
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::EngineError;
+use super::super::EngineError;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::format::header::ObjectKind;
