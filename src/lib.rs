@@ -17,6 +17,7 @@
 //! | 3 | `pack` | chunks gathered into sealed blocks and packs; the index map |
 //! | 4 | `repo` | an opened repository: keys, snapshots, trees, the protocol's objects, the local cache |
 //! | 5 | `engine` | one verb per file or folder |
+//! | 7 | `drill` | rehearse a recovery: sandbox, checks, measures, evidence |
 //! | 8 | `config` | environment and files → each module's own options |
 //! | 9 | `app` | the composition root |
 //! | 10 | `cli` | arguments, human and JSON output, exit codes |
@@ -26,6 +27,7 @@ pub mod base;
 pub mod chunk;
 pub mod cli;
 pub mod config;
+pub mod drill;
 pub mod engine;
 pub mod format;
 pub mod pack;

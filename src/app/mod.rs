@@ -3,6 +3,7 @@
 //! Invariant: this is the only place where the system's clock and randomness, a store and a repository meet.
 
 pub mod acceptances;
+pub mod drills;
 mod logging;
 pub mod services;
 mod signals;
@@ -42,6 +43,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Source(#[from] crate::source::capture::SourceError),
+    #[error(transparent)]
+    Drill(#[from] crate::drill::DrillError),
     #[error("{0}")]
     Refused(String),
     /// This machine's own state.

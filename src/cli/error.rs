@@ -7,6 +7,7 @@ use super::exit::Exit;
 use crate::app::AppError;
 use crate::base::cancel::Cancelled;
 use crate::config::ConfigError;
+use crate::drill::DrillError;
 use crate::engine::EngineError;
 use crate::repo::RepoError;
 use crate::source::capture::SourceError;
@@ -198,6 +199,7 @@ impl From<EngineError> for CliError {
             }
             EngineError::Local { .. } | EngineError::Source(_) => Exit::Failed,
             EngineError::Refused(_) => Exit::Usage,
+            EngineError::Differs(_) => Exit::Damage,
             EngineError::Guard(_) => Exit::RetentionGuard,
             EngineError::Cancelled(_) => Exit::Interrupted,
         };
@@ -211,6 +213,16 @@ impl From<ConfigError> for CliError {
     }
 }
 
+impl From<DrillError> for CliError {
+    fn from(error: DrillError) -> Self {
+        match error {
+            DrillError::Engine(error) => error.into(),
+            DrillError::Spec(_) => Self::from_chain(Exit::Usage, &error),
+            DrillError::Local { .. } | DrillError::Evidence(_) => Self::from_chain(Exit::Failed, &error),
+        }
+    }
+}
+
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         match error {
@@ -220,6 +232,8 @@ impl From<AppError> for CliError {
             AppError::NoRepositoryNamed => {
                 Self::from_chain(Exit::Usage, &error).hint("write -r PATH|URL or set LIFEBOAT_REPOSITORY")
             }
+            AppError::Drill(error) => error.into(),
+            AppError::Source(SourceError::Differs(_)) => Self::from_chain(Exit::Damage, &error),
             AppError::Source(SourceError::Cancelled(cancelled)) => cancelled.into(),
             AppError::Source(SourceError::Refused(_)) | AppError::Refused(_) => {
                 Self::from_chain(Exit::Usage, &error)

@@ -23,6 +23,7 @@ mod copy;
 mod demo;
 mod diff;
 mod doctor;
+mod drill;
 mod dump;
 mod entries;
 mod error;
@@ -119,6 +120,8 @@ enum Command {
     Copy(copy::Args),
     /// List and change the keys
     Key(key::Args),
+    /// Rehearse a recovery: restore into a sandbox, check, measure, keep the evidence
+    Drill(drill::Args),
     /// Say what is meant to be gone from a job
     Job(job::Args),
     /// Make or show the recovery kit: what is needed when everything else is gone
@@ -151,6 +154,7 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::Copy(_) => "copy",
             Self::Key(_) => "key",
+            Self::Drill(_) => "drill",
             Self::Job(_) => "job",
             Self::Kit(_) => "kit",
             Self::Completions(_) => "completions",
@@ -179,6 +183,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Stats(args) => stats::run(args, context).await,
         Command::Copy(args) => copy::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,
+        Command::Drill(args) => drill::run(args, context).await,
         Command::Job(args) => job::run(args, context).await,
         Command::Kit(args) => kit::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,

@@ -50,6 +50,9 @@ pub enum EngineError {
     /// The source ended badly: nothing was committed.
     #[error("{0}")]
     Source(String),
+    /// What was restored is not what was backed up.
+    #[error("{0}")]
+    Differs(String),
     /// What was asked makes no sense or would be unsafe.
     #[error("{0}")]
     Refused(String),

@@ -25,6 +25,8 @@ use super::page::TreeRoot;
 
 /// Longest name of a job, host or tag, in bytes.
 pub const NAME_LIMIT: usize = 4096;
+/// [`Summary::source`] of a snapshot that holds a drill's evidence and no data of its own.
+pub const DRILL_SOURCE: &str = "drill";
 /// Most bytes of facts.
 pub const FACTS_LIMIT: usize = 16 << 20;
 

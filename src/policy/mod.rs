@@ -3,5 +3,6 @@
 //! A plan is the dry run. Whoever applies it does what it says and nothing else.
 
 pub mod continuity;
+pub mod objective;
 pub mod period;
 pub mod retention;

@@ -7,7 +7,7 @@ use crate::format::FormatError;
 use crate::format::entry::Timestamp;
 use crate::format::header::ObjectKind;
 use crate::format::id::{ObjectHash, SnapshotId};
-use crate::format::manifest::{Contents, Head, Summary, parse_object_name};
+use crate::format::manifest::{Contents, DRILL_SOURCE, Head, Summary, parse_object_name};
 use crate::seal::object::{open_contents, open_summary};
 
 /// A snapshot whose manifest is listed.
@@ -49,8 +49,9 @@ impl Filter {
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.hosts.is_empty() && self.tags.is_empty()
     }
+    /// Evidence of drills is meant only where its job is named.
     pub fn matches(&self, summary: &Summary) -> bool {
-        (self.jobs.is_empty() || self.jobs.contains(&summary.job))
+        (self.jobs.is_empty() && summary.source != DRILL_SOURCE || self.jobs.contains(&summary.job))
             && (self.hosts.is_empty() || self.hosts.contains(&summary.host))
             && self.tags.iter().all(|tag| summary.tags.contains(tag))
     }

@@ -23,6 +23,9 @@ pub enum SourceError {
     /// An engine's own error. Its text may end in a line `hint: …`.
     #[error(transparent)]
     Service(Box<dyn std::error::Error + Send + Sync>),
+    /// What came back is not what was captured: the worst there is.
+    #[error("what came back is not what was captured: {0}")]
+    Differs(String),
     /// What was asked makes no sense or would destroy something. The text may end in a line `hint: …`.
     #[error("{0}")]
     Refused(String),

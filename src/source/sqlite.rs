@@ -34,8 +34,6 @@ pub enum SqliteError {
     Busy { path: PathBuf },
     #[error("{} is damaged: {said}", path.display())]
     Damaged { path: PathBuf, said: String },
-    #[error("what came back is not what was captured: {0}")]
-    Differs(String),
 }
 
 impl From<SqliteError> for SourceError {
@@ -239,11 +237,11 @@ impl Target for SqliteTarget {
     fn finish(self: Box<Self>) -> Result<Returned, SourceError> {
         let (wal, shm, journal) = (self.beside("-wal"), self.beside("-shm"), self.beside("-journal"));
         let Self { path, expected, fresh, .. } = *self;
-        let Some(fresh) = fresh else { return Err(SqliteError::Differs("nothing came".into()).into()) };
+        let Some(fresh) = fresh else { return Err(SourceError::Differs("nothing came".into())) };
         let found = facts(fresh.path())?;
         if found.get("rows") != expected.get("rows") {
             let why = format!("rows are {:?}, were {:?}", found.get("rows"), expected.get("rows"));
-            return Err(SqliteError::Differs(why).into());
+            return Err(SourceError::Differs(why));
         }
         // The old database's journals belong to it alone: the new one would be rolled back into nonsense.
         for stale in [wal, shm, journal] {

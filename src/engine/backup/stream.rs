@@ -113,6 +113,7 @@ async fn finish(source: Box<dyn Capture>) -> Result<crate::source::capture::Capt
 pub fn failed(error: SourceError) -> EngineError {
     match error {
         SourceError::Cancelled(cancelled) => cancelled.into(),
+        error @ SourceError::Differs(_) => EngineError::Differs(error.to_string()),
         SourceError::Refused(why) => EngineError::Refused(why),
         error => EngineError::Source(chain(&error)),
     }

@@ -1,0 +1,212 @@
+//! `drill run`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::super::backup::service::surroundings;
+use super::super::{CliError, Context, Exit};
+use super::exit;
+use super::show::text;
+use crate::app::drills;
+use crate::config::parse_duration;
+use crate::drill::check::CheckSpec;
+use crate::drill::evidence::{Evidence, SignedEvidence};
+use crate::drill::history::{self, TREND_OF};
+use crate::drill::report::{html::html, junit::junit, markdown::markdown};
+use crate::drill::sandbox::{SandboxKind, sweep};
+use crate::drill::{Spec, Stage};
+use crate::engine::backup::BackupOptions;
+use crate::repo::Repository;
+use crate::repo::sync::Thoroughness;
+use crate::seal::block::Compression;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the drill is called; its runs are compared with each other
+    #[arg(value_name = "NAME", default_value = "drill", value_parser = super::super::text::name)]
+    name: String,
+    /// Snapshot to restore: latest, JOB@latest, an id…
+    #[arg(long, value_name = "SNAP", default_value = "latest")]
+    snapshot: String,
+    /// Where to restore to [default: what suits the snapshot]
+    #[arg(long, value_enum)]
+    sandbox: Option<SandboxArg>,
+    /// Recovery time that is tolerated, such as 30m; exit code 22 above it
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    rto: Option<Duration>,
+    /// Loss that is tolerated, such as 6h; exit code 22 above it
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    rpo: Option<Duration>,
+    /// Time people need to notice; counts towards the RTO
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
+    detect: Duration,
+    /// Time people need to decide; counts towards the RTO
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
+    decide: Duration,
+    /// A query whose first value must be true or not 0 (may be repeated)
+    #[arg(long, value_name = "QUERY")]
+    check_sql: Vec<String>,
+    /// A shell command that must end with 0; it finds the restored state in LIFEBOAT_DRILL_PATH or
+    /// LIFEBOAT_DRILL_ADDRESS (may be repeated)
+    #[arg(long, value_name = "COMMAND")]
+    check_command: Vec<String>,
+    /// Folder for the sandbox [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Write the signed evidence
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
+    /// Write JUnit XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write a summary in Markdown, such as to $GITHUB_STEP_SUMMARY
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write a page with the timeline and the trend
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Keep nothing in the repository: for storage credentials that only read
+    #[arg(long)]
+    no_keep: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SandboxArg {
+    Directory,
+    Sqlite,
+}
+
+impl Args {
+    fn spec(&self) -> Spec {
+        let shell = |command: &String| CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]);
+        let mut checks: Vec<CheckSpec> = self.check_sql.iter().cloned().map(CheckSpec::Sql).collect();
+        checks.extend(self.check_command.iter().map(shell));
+        Spec {
+            name: self.name.clone(),
+            snapshot: self.snapshot.clone(),
+            sandbox: self.sandbox.map(|kind| match kind {
+                SandboxArg::Directory => SandboxKind::Directory,
+                SandboxArg::Sqlite => SandboxKind::Sqlite,
+            }),
+            rto: self.rto,
+            rpo: self.rpo,
+            detect: self.detect,
+            decide: self.decide,
+            checks,
+        }
+    }
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let spec = args.spec();
+    // Before anything starts, and before a password is asked for.
+    spec.validate()?;
+    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    for left in sweep(&scratch) {
+        context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
+    }
+    let key = drills::signing_key(&context.settings)?;
+    let began = Instant::now();
+    let repo = context.open().await?;
+    context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
+    let around = surroundings(context, &repo);
+    let (counters, display) = context.progress();
+    let stage = Stage {
+        repo: &repo,
+        repository: context.location()?.to_string(),
+        open_target: &|address| drills::open_target(address, &around),
+        scratch: &scratch,
+        machine: drills::machine(&context.settings),
+        began,
+        progress: counters,
+        cancel: &context.cancel,
+    };
+    let ran = crate::drill::run(&spec, &stage).await;
+    drop(display);
+    let mut evidence = ran?;
+    // Looking back is no part of a recovery, and evidence that cannot be read must not cost the new one.
+    let nobody = crate::base::cancel::Cancel::new();
+    let before = match history::newest(&repo, Some(&spec.name), TREND_OF, &nobody).await {
+        Ok(before) => before,
+        Err(error) => {
+            context.warn(format_args!("the runs before cannot be read: {error}"));
+            Vec::new()
+        }
+    };
+    history::place(&mut evidence, &before)?;
+    let signed = evidence.sign(&key)?;
+    let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
+    write_all(&args, &signed, &before)?;
+    tell(&signed, context)?;
+    if !args.no_keep {
+        keep(&repo, &signed, context).await?;
+    }
+    Ok(exit(signed.evidence.verdict))
+}
+
+async fn keep(repo: &Repository, signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
+    let settings = &context.settings;
+    let options = BackupOptions {
+        job: String::new(),
+        host: settings.hostname.clone(),
+        user: settings.user.clone(),
+        tags: vec!["drill".into()],
+        compression: Compression::Zstd(repo.config.compression_level),
+        profile: None,
+        time: None,
+        dry_run: false,
+        force: false,
+        threads: 1,
+        accepted: None,
+    };
+    let kept = history::keep(repo, signed, options).await;
+    kept.map_err(|error| CliError::from(error).hint("--no-keep leaves the evidence out of the repository"))?;
+    Ok(())
+}
+
+fn write_all(args: &Args, signed: &SignedEvidence, before: &[Evidence]) -> Result<(), CliError> {
+    let evidence = &signed.evidence;
+    if let Some(path) = &args.json_file {
+        write(path, &pretty(signed)?)?;
+    }
+    if let Some(path) = &args.junit {
+        write(path, &junit(evidence)?)?;
+    }
+    if let Some(path) = &args.markdown {
+        append(path, &markdown(evidence))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &html(evidence, before))?;
+    }
+    Ok(())
+}
+
+pub fn pretty(signed: &SignedEvidence) -> Result<String, CliError> {
+    let text = serde_json::to_string_pretty(signed);
+    text.map(|text| text + "\n").map_err(|error| CliError::new(Exit::Failed, error.to_string()))
+}
+
+pub fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    let written = std::fs::write(path, text);
+    written.map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
+}
+
+/// A job's summary is added to by every step.
+fn append(path: &Path, text: &str) -> Result<(), CliError> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::options().create(true).append(true).open(path);
+    let written = file.as_mut().map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
+    written
+        .and_then(|file| file.write_all(text.as_bytes()))
+        .map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
+}
+
+fn tell(signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
+    if context.json {
+        return context.json(signed);
+    }
+    if context.quiet && signed.evidence.verdict.is_passed() {
+        return Ok(());
+    }
+    context.print(text(&signed.evidence))
+}

@@ -1,0 +1,232 @@
+//! `drill list`, `report` and `show`: what earlier runs left.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::super::text::{shown, table};
+use super::super::{CliError, Context, Exit};
+use super::rehearse::{pretty, write};
+use crate::config::parse_duration;
+use crate::drill::check::CheckOutcome;
+use crate::drill::evidence::{Evidence, REGRESSION};
+use crate::drill::history::{self, Kept};
+use crate::drill::report::{against, html::html, span};
+use crate::policy::objective;
+use crate::repo::Repository;
+use crate::repo::sync::Thoroughness;
+
+/// Runs that are read for a report at most.
+const RUNS: usize = 100;
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {}
+
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// One drill [default: all]
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Only runs of this long, such as 720h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    since: Option<std::time::Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// NAME#NUMBER, or NAME for its last run
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// Write the signed evidence
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
+    /// Write the page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+async fn open(context: &Context) -> Result<Repository, CliError> {
+    let repo = context.open().await?;
+    context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
+    Ok(repo)
+}
+
+pub async fn list(_: ListArgs, context: &Context) -> Result<Exit, CliError> {
+    let repo = open(context).await?;
+    let kept = history::newest(&repo, None, RUNS, &context.cancel).await?;
+    if context.json {
+        let all: Vec<_> = kept.iter().map(|kept| &kept.signed).collect();
+        context.json(&all)?;
+        return Ok(Exit::Ok);
+    }
+    if kept.is_empty() {
+        context.note("no drill was run yet: lifeboat drill run --snapshot latest");
+        return Ok(Exit::Ok);
+    }
+    let head = ["DRILL", "STARTED", "RESULT", "RECOVERY", "LOSS", "DATA OF"].map(str::to_owned).to_vec();
+    let mut rows = vec![head];
+    for Kept { signed, .. } in &kept {
+        let Evidence { name, number, started_at, verdict, measured, snapshot, .. } = &signed.evidence;
+        let time = |seconds: Option<f64>| seconds.map_or("–".into(), span);
+        rows.push(vec![
+            format!("{}#{number}", shown(name.as_bytes())),
+            started_at.get(..16).unwrap_or(started_at).replace('T', " "),
+            verdict.words().to_lowercase(),
+            time(measured.recovery_seconds),
+            time(measured.exposure_seconds),
+            snapshot.as_ref().map_or("–".into(), |row| shown(row.job.as_bytes())),
+        ]);
+    }
+    context.print(table(&rows, &[3, 4]))?;
+    Ok(Exit::Ok)
+}
+
+pub async fn report(args: ReportArgs, context: &Context) -> Result<Exit, CliError> {
+    let repo = open(context).await?;
+    let kept = history::newest(&repo, args.name.as_deref(), RUNS, &context.cancel).await?;
+    let since = args.since.map(|since| (repo.world.clock.now() - since).to_string());
+    let mut drills: BTreeMap<String, Vec<Evidence>> = BTreeMap::new();
+    for Kept { signed, .. } in kept {
+        let evidence = signed.evidence;
+        if since.as_ref().is_none_or(|since| evidence.started_at >= *since) {
+            drills.entry(evidence.name.clone()).or_default().push(evidence);
+        }
+    }
+    if context.json {
+        context.json(&drills)?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = context.out();
+    for (name, runs) in &drills {
+        let passed = runs.iter().filter(|run| run.verdict.is_passed()).count();
+        out.line(format_args!("{}: {passed} of {} runs passed", shown(name.as_bytes()), runs.len()))?;
+        let seconds = |run: &Evidence| {
+            let passed = run.measured.recovery_seconds.filter(|_| run.verdict.is_passed());
+            passed.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+        };
+        let measured: Vec<_> = runs.iter().filter_map(seconds).collect();
+        if let Some(times) = objective::times(&measured) {
+            let text = match times.percentiles {
+                Some((p50, p95)) => format!(
+                    "p50 {}, p95 {}, max {} of {} runs",
+                    span(p50.as_secs_f64()),
+                    span(p95.as_secs_f64()),
+                    span(times.max.as_secs_f64()),
+                    times.runs
+                ),
+                None => format!("max {} of {} runs", span(times.max.as_secs_f64()), times.runs),
+            };
+            out.line(format_args!("  recovery  {text}"))?;
+        }
+        if let Some(last) = runs.last() {
+            out.line(format_args!(
+                "  last      {} {}",
+                last.started_at,
+                last.verdict.words().to_lowercase()
+            ))?;
+            if let Some(trend) = last.measured.trend.filter(|trend| *trend > REGRESSION) {
+                out.line(format_args!("  slower    {trend:.2} × the median per GiB of the runs before"))?;
+            }
+        }
+    }
+    out.finish()?;
+    Ok(Exit::Ok)
+}
+
+pub async fn show(args: ShowArgs, context: &Context) -> Result<Exit, CliError> {
+    let (name, number) = match args.run.rsplit_once('#') {
+        Some((name, number)) => {
+            let number: u64 =
+                number.parse().map_err(|_| CliError::usage(format!("{number:?} is no run's number")))?;
+            (name, Some(number))
+        }
+        None => (args.run.as_str(), None),
+    };
+    let repo = open(context).await?;
+    let kept = history::newest(&repo, Some(name), RUNS, &context.cancel).await?;
+    let found = match number {
+        None => kept.last(),
+        Some(number) => kept.iter().find(|kept| kept.signed.evidence.number == number),
+    };
+    let Some(found) = found else {
+        let hint = "`lifeboat drill list` shows what was run";
+        return Err(CliError::usage(format!("there is no run {}", args.run)).hint(hint));
+    };
+    if let Some(path) = &args.json_file {
+        write(path, &pretty(&found.signed)?)?;
+    }
+    if let Some(path) = &args.html {
+        let earlier = |kept: &&Kept| kept.signed.evidence.number < found.signed.evidence.number;
+        let before: Vec<Evidence> =
+            kept.iter().filter(earlier).map(|kept| kept.signed.evidence.clone()).collect();
+        write(path, &html(&found.signed.evidence, &before))?;
+    }
+    if context.json {
+        context.json(&found.signed)?;
+    } else {
+        context.print(text(&found.signed.evidence))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A run as people read it.
+pub fn text(evidence: &Evidence) -> String {
+    let mut lines = vec![format!("Drill {} #{}", shown(evidence.name.as_bytes()), evidence.number)];
+    if let Some(row) = &evidence.snapshot {
+        let id = row.id.get(..8).unwrap_or_default();
+        lines.push(format!(
+            "Snapshot {id} of {} on {}, data of {}",
+            shown(row.job.as_bytes()),
+            row.host,
+            row.consistent_at
+        ));
+    }
+    if let Some(sandbox) = &evidence.sandbox {
+        lines.push(format!("Sandbox  {sandbox} · {} cores", evidence.machine.cores));
+    }
+    lines.push(String::new());
+    for phase in &evidence.phases {
+        lines.push(format!("  {:<10} {:>8}", phase.name, span(phase.seconds)));
+    }
+    if let Some(seconds) = evidence.measured.recovery_seconds {
+        lines.push(format!("  {:<10} {:>8}", "ready at", span(seconds)));
+    }
+    lines.push(String::new());
+    for check in &evidence.checks {
+        let sign = match check.outcome {
+            CheckOutcome::Passed => "✓",
+            CheckOutcome::Failed => "✗",
+            CheckOutcome::Skipped => "–",
+        };
+        lines.push(format!("{sign} {}: {}", shown(check.name.as_bytes()), shown(check.detail.as_bytes())));
+    }
+    for what in &evidence.not_tested {
+        lines.push(format!("– not tested: {}", shown(what.as_bytes())));
+    }
+    lines.push(String::new());
+    let measured = &evidence.measured;
+    let declared = match measured.declared_seconds {
+        declared if declared > 0.0 => format!(" ({} of it declared)", span(declared)),
+        _ => String::new(),
+    };
+    lines.push(format!(
+        "RTO   {}{declared}",
+        against(measured.end_to_end_seconds, evidence.objectives.rto_seconds)
+    ));
+    let worst = match measured.worst_exposure_seconds {
+        Some(worst) => format!(" · worst in {} d: {}", measured.window_days, span(worst)),
+        None => String::new(),
+    };
+    lines.push(format!(
+        "RPO   {}{worst}",
+        against(measured.exposure_seconds, evidence.objectives.rpo_seconds)
+    ));
+    if let Some(trend) = measured.trend {
+        let flag = if trend > REGRESSION { ": slower than it was" } else { "" };
+        lines.push(format!("Trend {trend:.2} × the median per GiB of the runs before{flag}"));
+    }
+    lines.push(format!("Result: {}", evidence.verdict.words()));
+    if let Some(reason) = &evidence.reason {
+        lines.push(format!("  {}", shown(reason.as_bytes())));
+    }
+    lines.join("\n")
+}

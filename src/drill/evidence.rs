@@ -1,0 +1,345 @@
+//! What a drill leaves: a record that says what was restored, checked and measured, and what was not.
+//!
+//! Its canonical form is the JSON of [`Evidence`] in the order of its fields. Each names the one before by hash, and
+//! the machine that ran the drill signs it, so a missing, reordered or retouched record shows.
+
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use super::DrillError;
+use super::check::{CheckOutcome, CheckResult};
+use crate::format::id::to_hex;
+
+/// Names the format of the record.
+pub const FORMAT: &str = "lifeboat drill evidence 1";
+const CONTEXT: &[u8] = b"lifeboat drill evidence v1\0";
+/// A regression: this many times the median per byte of the runs before.
+pub const REGRESSION: f64 = 1.5;
+
+/// How a drill ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Restored, proven, in time.
+    Met,
+    CouldNotRun,
+    Interrupted,
+    DataWrong,
+    CheckFailed,
+    ObjectiveMissed,
+}
+
+impl Verdict {
+    pub fn is_passed(self) -> bool {
+        self == Self::Met
+    }
+
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Met => "PASSED",
+            Self::CouldNotRun => "COULD NOT RUN",
+            Self::Interrupted => "INTERRUPTED",
+            Self::DataWrong => "DATA WRONG",
+            Self::CheckFailed => "CHECK FAILED",
+            Self::ObjectiveMissed => "OBJECTIVE MISSED",
+        }
+    }
+}
+
+/// What was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRow {
+    pub id: String,
+    pub job: String,
+    pub host: String,
+    pub source: String,
+    /// RFC 3339.
+    pub consistent_at: String,
+    pub finished_at: String,
+    /// Paths its backup could not read.
+    pub problems: u64,
+}
+
+/// Where the drill ran: a recovery time is one machine's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    pub host: String,
+    pub cores: usize,
+    pub system: String,
+    pub program: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    pub name: String,
+    pub seconds: f64,
+}
+
+/// Tolerated, in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objectives {
+    pub rto_seconds: Option<f64>,
+    pub rpo_seconds: Option<f64>,
+}
+
+/// Measured, in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// From the start to ready; `None` when it never was.
+    pub recovery_seconds: Option<f64>,
+    /// Declared, not measured: what people take to notice and to decide.
+    pub declared_seconds: f64,
+    pub end_to_end_seconds: Option<f64>,
+    /// Loss that this snapshot means now: a proven figure once the drill passed.
+    pub exposure_seconds: Option<f64>,
+    /// The worst loss over the window, whether it was drilled or not.
+    pub worst_exposure_seconds: Option<f64>,
+    pub window_days: u32,
+    /// Seconds per GiB against the median of the runs before; above [`REGRESSION`] it is one.
+    pub trend: Option<f64>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    pub format: String,
+    pub name: String,
+    /// 1 for the first of its name.
+    pub number: u64,
+    /// Hash of the signed record before.
+    pub previous: Option<String>,
+    pub spec_hash: String,
+    pub started_at: String,
+    pub machine: Machine,
+    /// Address without secrets.
+    pub repository: String,
+    pub snapshot: Option<SnapshotRow>,
+    pub sandbox: Option<String>,
+    pub phases: Vec<Phase>,
+    pub restored_bytes: u64,
+    pub checks: Vec<CheckResult>,
+    pub not_tested: Vec<String>,
+    pub objectives: Objectives,
+    pub measured: Measured,
+    pub verdict: Verdict,
+    /// Why it is not met.
+    pub reason: Option<String>,
+}
+
+impl Evidence {
+    /// Decides by the checks and objectives; for a drill that came to its end.
+    pub fn judge(&mut self) {
+        let failed = |data: bool| {
+            move |check: &&CheckResult| check.outcome == CheckOutcome::Failed && check.is_data == data
+        };
+        let first = |data: bool| self.checks.iter().find(failed(data));
+        let say = |check: &CheckResult| Some(format!("{}: {}", check.name, check.detail));
+        let (verdict, reason) = if let Some(check) = first(true) {
+            (Verdict::DataWrong, say(check))
+        } else if let Some(check) = first(false) {
+            (Verdict::CheckFailed, say(check))
+        } else if let Some(check) = self.checks.iter().find(|check| check.outcome == CheckOutcome::Skipped) {
+            (Verdict::CheckFailed, Some(format!("{} was skipped: {}", check.name, check.detail)))
+        } else if !self.checks.iter().any(|check| check.proves_data) {
+            (Verdict::CouldNotRun, Some("nothing was checked that proves the data".to_owned()))
+        } else if let Some(missed) = self.missed() {
+            (Verdict::ObjectiveMissed, Some(missed))
+        } else {
+            (Verdict::Met, None)
+        };
+        (self.verdict, self.reason) = (verdict, reason);
+    }
+
+    fn missed(&self) -> Option<String> {
+        let over = |what: &str, measured: Option<f64>, objective: Option<f64>| match (measured, objective) {
+            (Some(measured), Some(objective)) if measured > objective => {
+                Some(format!("{what} {measured:.1} s, objective {objective:.1} s"))
+            }
+            (None, Some(_)) => Some(format!("{what} was not measured")),
+            _ => None,
+        };
+        over("RTO", self.measured.end_to_end_seconds, self.objectives.rto_seconds)
+            .or_else(|| over("RPO", self.measured.exposure_seconds, self.objectives.rpo_seconds))
+    }
+
+    /// Seconds per GiB restored, for comparing runs.
+    pub fn pace(&self) -> Option<f64> {
+        let gib = self.restored_bytes.max(1) as f64 / (1u64 << 30) as f64;
+        self.measured.recovery_seconds.map(|seconds| seconds / gib)
+    }
+
+    fn canonical(&self) -> Result<Vec<u8>, DrillError> {
+        serde_json::to_vec(self).map_err(|error| DrillError::Evidence(format!("cannot be written: {error}")))
+    }
+
+    /// Signs it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn sign(self, key: &SigningKey) -> Result<SignedEvidence, DrillError> {
+        let message = [CONTEXT, &self.canonical()?].concat();
+        let signature = to_hex(&key.sign(&message).to_bytes());
+        Ok(SignedEvidence { evidence: self, key: to_hex(key.verifying_key().as_bytes()), signature })
+    }
+}
+
+/// A record with its signature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedEvidence {
+    pub evidence: Evidence,
+    /// The signer's Ed25519 key, in hex.
+    pub key: String,
+    pub signature: String,
+}
+
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+impl SignedEvidence {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DrillError> {
+        let parsed: Self = serde_json::from_slice(bytes)
+            .map_err(|error| DrillError::Evidence(format!("cannot be read: {error}")))?;
+        if parsed.evidence.format != FORMAT {
+            return Err(DrillError::Evidence(format!("is of another format: {:?}", parsed.evidence.format)));
+        }
+        Ok(parsed)
+    }
+
+    /// What the next one names it by.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn hash(&self) -> Result<String, DrillError> {
+        let text = serde_json::to_vec(self).map_err(|error| DrillError::Evidence(error.to_string()))?;
+        Ok(blake3::hash(&text).to_hex().to_string())
+    }
+
+    /// Whether the holder of `key` (hex) signed exactly this.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn attest(&self, key: &str) -> Result<(), DrillError> {
+        let wrong = |why: &str| DrillError::Evidence(why.to_owned());
+        let key = from_hex::<32>(key.trim()).ok_or_else(|| wrong("key is not 64 hex digits"))?;
+        if from_hex::<32>(&self.key) != Some(key) {
+            return Err(wrong("was signed by another key"));
+        }
+        let key = VerifyingKey::from_bytes(&key).map_err(|_| wrong("key is no Ed25519 key"))?;
+        let signature = from_hex::<64>(&self.signature).ok_or_else(|| wrong("has no signature"))?;
+        let message = [CONTEXT, &self.evidence.canonical()?].concat();
+        key.verify_strict(&message, &Signature::from_bytes(&signature))
+            .map_err(|_| wrong("is not what was signed: it was changed"))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn sample() -> Evidence {
+        Evidence {
+            format: FORMAT.into(),
+            name: "db-weekly".into(),
+            number: 3,
+            previous: None,
+            spec_hash: "00".into(),
+            started_at: "2026-11-21T14:00:00Z".into(),
+            machine: Machine {
+                host: "ops1".into(),
+                cores: 2,
+                system: "linux".into(),
+                program: "lifeboat".into(),
+            },
+            repository: "/srv/lifeboat".into(),
+            snapshot: None,
+            sandbox: Some("directory".into()),
+            phases: vec![
+                Phase { name: "locate".into(), seconds: 0.5 },
+                Phase { name: "restore".into(), seconds: 3.25 },
+            ],
+            restored_bytes: 1 << 30,
+            checks: vec![CheckResult {
+                name: "rows".into(),
+                outcome: CheckOutcome::Passed,
+                detail: "3 tables <equal> & \"whole\"".into(),
+                seconds: 0.25,
+                is_data: true,
+                proves_data: true,
+            }],
+            not_tested: vec!["mail".into()],
+            objectives: Objectives { rto_seconds: Some(60.0), rpo_seconds: Some(3600.0) },
+            measured: Measured {
+                recovery_seconds: Some(4.0),
+                declared_seconds: 10.0,
+                end_to_end_seconds: Some(14.0),
+                exposure_seconds: Some(1800.0),
+                worst_exposure_seconds: Some(7200.0),
+                window_days: 30,
+                trend: None,
+            },
+            verdict: Verdict::CouldNotRun,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_worst_finding_decides() {
+        let judged = |change: &dyn Fn(&mut Evidence)| {
+            let mut evidence = sample();
+            change(&mut evidence);
+            evidence.judge();
+            evidence.verdict
+        };
+        assert_eq!(judged(&|_| {}), Verdict::Met);
+        assert_eq!(judged(&|e| e.measured.end_to_end_seconds = Some(61.0)), Verdict::ObjectiveMissed);
+        assert_eq!(judged(&|e| e.measured.exposure_seconds = Some(3601.0)), Verdict::ObjectiveMissed);
+        assert_eq!(judged(&|e| e.measured.exposure_seconds = None), Verdict::ObjectiveMissed);
+        assert_eq!(judged(&|e| e.checks[0].outcome = CheckOutcome::Failed), Verdict::DataWrong);
+        assert_eq!(judged(&|e| e.checks[0].outcome = CheckOutcome::Skipped), Verdict::CheckFailed);
+        assert_eq!(judged(&|e| e.checks.clear()), Verdict::CouldNotRun);
+        let expectation = |e: &mut Evidence| {
+            let check = CheckResult { is_data: false, outcome: CheckOutcome::Failed, ..e.checks[0].clone() };
+            e.checks.push(check);
+            e.measured.end_to_end_seconds = Some(61.0);
+        };
+        assert_eq!(judged(&expectation), Verdict::CheckFailed);
+    }
+
+    #[test]
+    fn a_retouched_record_is_found() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let signed = sample().sign(&key).unwrap();
+        let text = serde_json::to_vec_pretty(&signed).unwrap();
+        let read = SignedEvidence::parse(&text).unwrap();
+        assert_eq!(read, signed);
+        assert!(read.attest(&signed.key).is_ok());
+        assert!(read.attest(&to_hex(SigningKey::from_bytes(&[8; 32]).verifying_key().as_bytes())).is_err());
+        let mut changed = read.clone();
+        changed.evidence.measured.recovery_seconds = Some(3.0);
+        assert!(changed.attest(&signed.key).is_err());
+        // Nor can anything be added that a reader would take for signed.
+        let added =
+            String::from_utf8(text).unwrap().replacen("\"number\"", "\"approved\": true, \"number\"", 1);
+        assert!(SignedEvidence::parse(added.as_bytes()).is_err());
+    }
+}

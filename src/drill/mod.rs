@@ -1,0 +1,32 @@
+//! Level 7: rehearse a recovery. A snapshot is restored into a sandbox, what came back is checked, and the time
+//! it took and the loss it means are measured against objectives.
+//!
+//! What a drill keeps: it never touches what it rehearses the loss of; every phase is timed by the monotonic clock;
+//! a check that was skipped has not passed; whatever happens after the start, a drill ends in [`Evidence`], because
+//! a drill that was interrupted is a failed one and never an absent one.
+
+pub mod check;
+pub mod evidence;
+pub mod history;
+pub mod report;
+mod run;
+pub mod sandbox;
+pub mod spec;
+
+pub use evidence::{Evidence, Verdict};
+pub use run::{Stage, run};
+pub use spec::Spec;
+
+/// Why a drill cannot begin. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum DrillError {
+    /// The specification makes no sense or would prove nothing.
+    #[error("{0}")]
+    Spec(String),
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
+    #[error("cannot {operation}: {cause}")]
+    Local { operation: &'static str, cause: std::io::Error },
+    #[error("evidence {0}")]
+    Evidence(String),
+}

@@ -1,0 +1,86 @@
+//! A job summary in Markdown.
+
+use std::fmt::Write as _;
+
+use super::{against, span};
+use crate::drill::check::CheckOutcome;
+use crate::drill::evidence::{Evidence, REGRESSION};
+
+/// Text that shows as itself in a table's cell.
+fn cell(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\r' => escaped.push(' '),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '~' => {
+                escaped.push('\\');
+                escaped.push(letter);
+            }
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// Writes it.
+pub fn markdown(evidence: &Evidence) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_to(&mut text, evidence);
+    text
+}
+
+fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
+    let sign = if evidence.verdict.is_passed() { "✅" } else { "❌" };
+    let (name, number) = (cell(&evidence.name), evidence.number);
+    writeln!(text, "## {sign} Drill {name} #{number}: {}\n", evidence.verdict.words())?;
+    if let Some(reason) = &evidence.reason {
+        writeln!(text, "{}\n", cell(reason))?;
+    }
+    let measured = &evidence.measured;
+    writeln!(text, "| | |\n|---|---|")?;
+    if let Some(row) = &evidence.snapshot {
+        let id = row.id.get(..8).unwrap_or_default();
+        writeln!(text, "| Snapshot | {id} of {} on {} |", cell(&row.job), cell(&row.host))?;
+        writeln!(text, "| Data of | {} |", row.consistent_at)?;
+    }
+    if let Some(sandbox) = &evidence.sandbox {
+        writeln!(text, "| Sandbox | {} |", cell(sandbox))?;
+    }
+    let machine = &evidence.machine;
+    writeln!(
+        text,
+        "| Machine | {}, {} cores, {} |",
+        cell(&machine.host),
+        machine.cores,
+        cell(&machine.system)
+    )?;
+    writeln!(text, "| RTO | {} |", against(measured.end_to_end_seconds, evidence.objectives.rto_seconds))?;
+    writeln!(text, "| RPO | {} |", against(measured.exposure_seconds, evidence.objectives.rpo_seconds))?;
+    if let Some(worst) = measured.worst_exposure_seconds {
+        writeln!(text, "| Worst loss in {} days | {} |", measured.window_days, span(worst))?;
+    }
+    if let Some(trend) = measured.trend {
+        let flag = if trend > REGRESSION { " ⚠ slower than it was" } else { "" };
+        writeln!(text, "| Trend | {trend:.2} × median per GiB{flag} |")?;
+    }
+    writeln!(text, "\n| Phase | Time |\n|---|---:|")?;
+    for phase in &evidence.phases {
+        writeln!(text, "| {} | {} |", cell(&phase.name), span(phase.seconds))?;
+    }
+    if !evidence.checks.is_empty() {
+        writeln!(text, "\n| Check | | |\n|---|---|---|")?;
+        for check in &evidence.checks {
+            let sign = match check.outcome {
+                CheckOutcome::Passed => "✅",
+                CheckOutcome::Failed => "❌",
+                CheckOutcome::Skipped => "skipped",
+            };
+            writeln!(text, "| {} | {sign} | {} |", cell(&check.name), cell(&check.detail))?;
+        }
+    }
+    if !evidence.not_tested.is_empty() {
+        writeln!(text, "\nNot tested: {}", cell(&evidence.not_tested.join("; ")))?;
+    }
+    Ok(())
+}

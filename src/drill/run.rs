@@ -1,0 +1,317 @@
+//! One drill from locating the snapshot to judging what came back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::check::{self, CheckOutcome, CheckResult};
+use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
+use super::sandbox::{self, Sandbox, SandboxKind};
+use super::{DrillError, Spec};
+use crate::base::cancel::Cancel;
+use crate::base::progress::Progress;
+use crate::engine::EngineError;
+use crate::engine::read::select::{Selected, SnapshotPath};
+use crate::engine::restore::service::to_service;
+use crate::engine::restore::{RestoreOptions, restore};
+use crate::format::manifest::Summary;
+use crate::policy::objective::{self, Point};
+use crate::repo::snapshots::{Filter, SnapshotList};
+use crate::repo::{Repository, from_timestamp};
+use crate::source::capture::SourceError;
+use crate::source::target::Target;
+
+/// How far back the worst exposure is looked for.
+const WINDOW_DAYS: u32 = 30;
+
+/// Opens the service at an address for a restore.
+pub type OpenTarget<'s> = dyn Fn(&str) -> Result<Box<dyn Target>, SourceError> + Send + Sync + 's;
+
+/// What a drill runs on.
+pub struct Stage<'s> {
+    pub repo: &'s Repository,
+    /// The repository's address, without secrets.
+    pub repository: String,
+    pub open_target: &'s OpenTarget<'s>,
+    /// Sandboxes are made here.
+    pub scratch: &'s Path,
+    pub machine: Machine,
+    /// When recovery began: before the repository was opened.
+    pub began: Instant,
+    pub progress: Arc<dyn Progress>,
+    pub cancel: &'s Cancel,
+}
+
+/// Why a drill ended early.
+struct Stop {
+    verdict: Verdict,
+    reason: String,
+}
+
+impl From<EngineError> for Stop {
+    fn from(error: EngineError) -> Self {
+        let verdict = match &error {
+            EngineError::Cancelled(_) => Verdict::Interrupted,
+            EngineError::Differs(_) => Verdict::DataWrong,
+            EngineError::Repo(error) if error.is_damage() => Verdict::DataWrong,
+            _ => Verdict::CouldNotRun,
+        };
+        Self { verdict, reason: error.to_string() }
+    }
+}
+
+impl From<crate::base::cancel::Cancelled> for Stop {
+    fn from(error: crate::base::cancel::Cancelled) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+fn could_not(reason: impl Into<String>) -> Stop {
+    Stop { verdict: Verdict::CouldNotRun, reason: reason.into() }
+}
+
+/// Times phases, one after the other.
+struct Watch {
+    began: Instant,
+    phase: Instant,
+}
+
+impl Watch {
+    fn end(&mut self, name: &str, phases: &mut Vec<Phase>) {
+        let now = Instant::now();
+        phases.push(Phase { name: name.into(), seconds: seconds(now - self.phase) });
+        self.phase = now;
+    }
+}
+
+/// In milliseconds' grain: more digits would pretend.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// Runs a drill. Whatever happens, the evidence says it.
+///
+/// # Errors
+/// The specification makes no sense; then nothing was started.
+pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError> {
+    spec.validate()?;
+    let objective = |limit: Option<Duration>| limit.map(seconds);
+    let mut evidence = Evidence {
+        format: FORMAT.into(),
+        name: spec.name.clone(),
+        number: 1,
+        previous: None,
+        spec_hash: spec.hash()?,
+        started_at: from_timestamp(stage.repo.world.now()).to_string(),
+        machine: stage.machine.clone(),
+        repository: stage.repository.clone(),
+        snapshot: None,
+        sandbox: None,
+        phases: Vec::new(),
+        restored_bytes: 0,
+        checks: Vec::new(),
+        not_tested: Vec::new(),
+        objectives: Objectives { rto_seconds: objective(spec.rto), rpo_seconds: objective(spec.rpo) },
+        measured: Measured {
+            declared_seconds: seconds(spec.detect + spec.decide),
+            window_days: WINDOW_DAYS,
+            ..Measured::default()
+        },
+        verdict: Verdict::CouldNotRun,
+        reason: None,
+    };
+    match attempt(spec, stage, &mut evidence).await {
+        Ok(()) => evidence.judge(),
+        Err(Stop { verdict, reason }) => (evidence.verdict, evidence.reason) = (verdict, Some(reason)),
+    }
+    Ok(evidence)
+}
+
+async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Result<(), Stop> {
+    let mut watch = Watch { began: stage.began, phase: stage.began };
+    let repo = stage.repo;
+    let list = repo.snapshots().await.map_err(EngineError::from)?;
+    let path = SnapshotPath::parse(spec.snapshot.as_ref())?;
+    let selected = path.select_from(repo, &list, &Filter::default()).await?;
+    let summary = &selected.snapshot.summary;
+    evidence.snapshot = Some(row(&selected));
+    exposure(&list, summary, stage, &mut evidence.measured);
+    if summary.statistics.problems > 0 {
+        let missing = format!("{} paths that the backup itself could not read", summary.statistics.problems);
+        evidence.not_tested.push(missing);
+    }
+    let kind = spec.sandbox.unwrap_or_else(|| SandboxKind::for_source(&summary.source));
+    proves_something(spec, summary)?;
+    watch.end("locate", &mut evidence.phases);
+
+    let scratch = stage.scratch.to_owned();
+    let facts = summary.facts.clone();
+    let made = blocking(move || sandbox::provision(kind, &scratch, &facts)).await?;
+    let mut sandbox = made.map_err(|error| could_not(error.to_string()))?;
+    evidence.sandbox = Some(sandbox.describe());
+    evidence.not_tested.extend(sandbox.not_tested());
+    watch.end("provision", &mut evidence.phases);
+
+    let result = rehearse(spec, stage, &selected, &mut sandbox, evidence, &mut watch).await;
+    // Cleaning is not recovery: it is not timed, and it happens however the rest went.
+    let cleaned = blocking(move || sandbox.clean()).await?;
+    if let Err(error) = cleaned {
+        evidence.not_tested.push(format!("the sandbox was not removed whole: {error}"));
+    }
+    result
+}
+
+async fn rehearse(
+    spec: &Spec,
+    stage: &Stage<'_>,
+    selected: &Selected,
+    sandbox: &mut Box<dyn Sandbox>,
+    evidence: &mut Evidence,
+    watch: &mut Watch,
+) -> Result<(), Stop> {
+    match sandbox.address() {
+        Some(address) => into_service(&address, stage, selected, evidence).await?,
+        None => into_folder(stage, selected, sandbox.as_ref(), evidence).await?,
+    }
+    watch.end("restore", &mut evidence.phases);
+    for check in &spec.checks {
+        stage.cancel.check()?;
+        // A check asks its sandbox and waits for it: the runtime has other threads for its work meanwhile.
+        evidence.checks.push(on_this_thread(|| check::check(check, sandbox.as_mut(), stage.cancel)));
+    }
+    watch.end("validate", &mut evidence.phases);
+    stage.cancel.check()?;
+    let recovery = seconds(watch.began.elapsed());
+    evidence.measured.recovery_seconds = Some(recovery);
+    evidence.measured.end_to_end_seconds = Some(recovery + evidence.measured.declared_seconds);
+    Ok(())
+}
+
+fn on_this_thread<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| could_not("a part of the drill panicked: this is a bug"))
+}
+
+fn row(selected: &Selected) -> SnapshotRow {
+    let (id, summary) = (selected.snapshot.id.hex(), &selected.snapshot.summary);
+    SnapshotRow {
+        id,
+        job: summary.job.clone(),
+        host: summary.host.clone(),
+        source: summary.source.clone(),
+        consistent_at: from_timestamp(summary.consistent).to_string(),
+        finished_at: from_timestamp(summary.finished).to_string(),
+        problems: summary.statistics.problems,
+    }
+}
+
+fn exposure(list: &SnapshotList, restored: &Summary, stage: &Stage<'_>, measured: &mut Measured) {
+    let now = from_timestamp(stage.repo.world.now());
+    let since = now - jiff::SignedDuration::from_hours(i64::from(WINDOW_DAYS) * 24);
+    let points: Vec<Point> = list
+        .snapshots
+        .iter()
+        .filter(|found| found.confirmed)
+        .map(|found| &found.summary)
+        .filter(|summary| summary.job == restored.job && summary.host == restored.host)
+        .map(|summary| Point {
+            consistent: from_timestamp(summary.consistent),
+            available: from_timestamp(summary.finished),
+        })
+        .collect();
+    let lost = now.duration_since(from_timestamp(restored.consistent));
+    measured.exposure_seconds = Some(seconds(Duration::try_from(lost).unwrap_or_default()));
+    let found = objective::exposure(&points, since, now);
+    measured.worst_exposure_seconds = found.map(|exposure| seconds(exposure.worst));
+}
+
+/// Bytes that come back as they were stored prove little about a stream nobody here can read.
+fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), Stop> {
+    if spec.checks.is_empty() && matches!(summary.source.as_str(), "stdin" | "command") {
+        return Err(could_not(format!(
+            "the snapshot is the output of a {}: that its bytes come back proves no recovery\nhint: add a check that \
+             uses it, such as --check-command",
+            summary.source
+        )));
+    }
+    Ok(())
+}
+
+async fn into_folder(
+    stage: &Stage<'_>,
+    selected: &Selected,
+    sandbox: &dyn Sandbox,
+    evidence: &mut Evidence,
+) -> Result<(), Stop> {
+    let Some(target) = sandbox.path() else { return Err(could_not("the sandbox has no folder")) };
+    let start = Instant::now();
+    let options = RestoreOptions { target: target.to_owned(), verify: true, ..RestoreOptions::default() };
+    let outcome = restore(stage.repo, selected, &options, None, stage.progress.clone(), stage.cancel).await?;
+    evidence.restored_bytes = outcome.bytes;
+    let result = |name: &str, wrong: u64, detail: String| CheckResult {
+        name: name.into(),
+        outcome: if wrong == 0 { CheckOutcome::Passed } else { CheckOutcome::Failed },
+        detail,
+        seconds: seconds(start.elapsed()),
+        is_data: true,
+        proves_data: true,
+    };
+    let lost = outcome.damaged.count + outcome.failed.count;
+    let worst = outcome.damaged.named.first().or(outcome.failed.named.first());
+    let detail = match worst {
+        Some(problem) => {
+            let path = crate::repo::tree::path_of_key(&problem.key);
+            let path = String::from_utf8_lossy(&path).into_owned();
+            format!("{lost} paths did not come back, the first {path}: {}", problem.message)
+        }
+        None => format!("{} files read back, contents equal; {} folders", outcome.files, outcome.directories),
+    };
+    evidence.checks.push(result("files", lost, detail));
+    let nothing = u64::from(outcome.files + outcome.others == 0);
+    if nothing > 0 {
+        evidence.checks.push(result("not empty", nothing, "the snapshot holds no file at all".into()));
+    }
+    let attributes = outcome.attributes.count;
+    let detail = match outcome.attributes.named.first() {
+        Some(problem) => format!("{attributes} were not set, the first: {}", problem.message),
+        None => "modes, times and extended attributes set".into(),
+    };
+    evidence.checks.push(result("attributes", attributes, detail));
+    if outcome.owners_not_set > 0 {
+        let paths = outcome.owners_not_set;
+        evidence.not_tested.push(format!("owners of {paths} paths: only root can give files away"));
+    }
+    Ok(())
+}
+
+async fn into_service(
+    address: &str,
+    stage: &Stage<'_>,
+    selected: &Selected,
+    evidence: &mut Evidence,
+) -> Result<(), Stop> {
+    let start = Instant::now();
+    let opened = on_this_thread(|| (stage.open_target)(address));
+    let target = opened.map_err(|error| could_not(error.to_string()))?;
+    let given = to_service(stage.repo, selected, target, stage.progress.clone(), stage.cancel).await?;
+    evidence.restored_bytes = given.bytes;
+    let proven = |detail: String| CheckResult {
+        name: "data".into(),
+        outcome: CheckOutcome::Passed,
+        detail,
+        seconds: seconds(start.elapsed()),
+        is_data: true,
+        proves_data: true,
+    };
+    evidence.checks.extend(given.returned.proven.into_iter().map(proven));
+    evidence.not_tested.extend(given.returned.warnings);
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Where a drill restores to: made for it, named by it, gone after it.
+//!
+//! A sandbox lies in a folder of its own whose name holds the process that made it. One that a killed drill left
+//! behind is swept by the next: whatever still works in the folder is ended, then the folder is removed.
+
+mod directory;
+mod sqlite;
+mod sweep;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use sweep::sweep;
+
+use super::DrillError;
+
+/// Kinds of sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxKind {
+    Directory,
+    Sqlite,
+}
+
+impl SandboxKind {
+    /// What suits a snapshot of this source.
+    pub fn for_source(source: &str) -> Self {
+        match source {
+            "sqlite" => Self::Sqlite,
+            _ => Self::Directory,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// A sandbox that cannot be made or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("cannot {operation} {}: {cause}", path.display())]
+    File { operation: &'static str, path: PathBuf, cause: std::io::Error },
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Query(String),
+}
+
+/// A place to restore into. Dropping it removes everything.
+pub trait Sandbox: Send {
+    /// Where files are restored to, or the service's own folder.
+    fn path(&self) -> Option<&Path>;
+    /// The address a service is restored to; `None` where files are restored.
+    fn address(&self) -> Option<String>;
+    /// One line about what it is.
+    fn describe(&self) -> String;
+    /// The first value of a query's first row.
+    ///
+    /// # Errors
+    /// There is nothing to query, or the query fails.
+    fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError>;
+    /// What stays untested in it.
+    fn not_tested(&self) -> Vec<String>;
+    /// Removes it, and says if that fails.
+    ///
+    /// # Errors
+    /// Something stays behind.
+    fn clean(self: Box<Self>) -> Result<(), SandboxError>;
+}
+
+/// Makes a sandbox below `scratch`.
+///
+/// # Errors
+/// It cannot be made on this machine.
+pub fn provision(kind: SandboxKind, scratch: &Path, _facts: &str) -> Result<Box<dyn Sandbox>, SandboxError> {
+    let folder = own_folder(scratch)?;
+    Ok(match kind {
+        SandboxKind::Directory => Box::new(directory::Directory::new(folder)?),
+        SandboxKind::Sqlite => Box::new(sqlite::Sqlite::new(folder)),
+    })
+}
+
+/// Begins every sandbox's folder.
+const PREFIX: &str = "lifeboat-drill-";
+
+fn own_folder(scratch: &Path) -> Result<tempfile::TempDir, SandboxError> {
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(scratch);
+    made.map_err(|cause| SandboxError::File {
+        operation: "make a sandbox in",
+        path: scratch.to_owned(),
+        cause,
+    })
+}
+
+fn close(folder: tempfile::TempDir) -> Result<(), SandboxError> {
+    let path = folder.path().to_owned();
+    folder.close().map_err(|cause| SandboxError::File { operation: "remove", path, cause })
+}
+
+impl From<SandboxError> for DrillError {
+    fn from(error: SandboxError) -> Self {
+        Self::Spec(error.to_string())
+    }
+}

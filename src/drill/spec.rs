@@ -1,0 +1,65 @@
+//! What a drill is told.
+
+use std::time::Duration;
+
+use super::DrillError;
+use super::check::CheckSpec;
+use super::sandbox::SandboxKind;
+
+/// A drill's specification.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Spec {
+    pub name: String,
+    /// `SNAP`, as every verb takes it.
+    pub snapshot: String,
+    /// `None`: what suits the snapshot.
+    pub sandbox: Option<SandboxKind>,
+    /// Recovery time tolerated, from the loss to ready.
+    pub rto: Option<Duration>,
+    /// Loss tolerated.
+    pub rpo: Option<Duration>,
+    /// How long people may take to notice and to decide; part of the end-to-end time.
+    pub detect: Duration,
+    pub decide: Duration,
+    /// Besides those every sandbox makes by itself.
+    pub checks: Vec<CheckSpec>,
+}
+
+impl Spec {
+    /// Looks for what makes no sense, before anything starts.
+    ///
+    /// # Errors
+    /// What it is.
+    pub fn validate(&self) -> Result<(), DrillError> {
+        let refused = |why: String| Err(DrillError::Spec(why));
+        if self.name.is_empty() {
+            return refused("a drill needs a name".into());
+        }
+        if let Some(rto) = self.rto {
+            if rto.is_zero() {
+                return refused("an RTO of nothing cannot be met".into());
+            }
+            let people = self.detect + self.decide;
+            if people >= rto {
+                return refused(format!(
+                    "detecting and deciding take {} s by themselves: an RTO of {} s cannot be met",
+                    people.as_secs(),
+                    rto.as_secs()
+                ));
+            }
+        }
+        if self.rpo.is_some_and(|rpo| rpo.is_zero()) {
+            return refused("an RPO of nothing cannot be met by backups".into());
+        }
+        self.checks.iter().try_for_each(CheckSpec::validate)
+    }
+
+    /// What the evidence names it by, so that a drill that was made easier shows.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn hash(&self) -> Result<String, DrillError> {
+        let text = serde_json::to_vec(self).map_err(|error| DrillError::Evidence(error.to_string()))?;
+        Ok(blake3::hash(&text).to_hex().to_string())
+    }
+}

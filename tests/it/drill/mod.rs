@@ -1,0 +1,215 @@
+//! Drills by the real binary: what is proven passes, and everything that is wrong is caught and says why.
+
+use crate::cli::{Machine, Said};
+
+fn with_files() -> Machine {
+    let machine = Machine::with_repository();
+    machine.file("data/a.conf", "listen 80");
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let random: Vec<u8> = (0..300_000).map(|_| random()).collect();
+    machine.file("data/deep/b.bin", random);
+    let said = machine.run(&["backup", "data"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    machine
+}
+
+fn evidence(said: &Said) -> serde_json::Value {
+    said.json()["evidence"].clone()
+}
+
+/// Flips a bit in every 64 bytes behind the header.
+fn flip(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes.iter_mut().skip(256).step_by(64).for_each(|byte| *byte ^= 1);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn packs(machine: &Machine) -> Vec<std::path::PathBuf> {
+    fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&machine.path("repository").join("data"), &mut found);
+    found
+}
+
+#[test]
+fn a_healthy_folder_passes_and_the_evidence_is_kept_signed_and_shown() {
+    let machine = with_files();
+    let run = ["drill", "run", "weekly", "--rto", "1h", "--rpo", "1h", "--detect", "5m"];
+    let command = "grep -q 'listen 80' \"$LIFEBOAT_DRILL_PATH\"/**/a.conf || grep -rq 'listen 80' \"$LIFEBOAT_DRILL_PATH\"";
+    let files = ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+    let said = machine.run(&[&run[..], &["--check-command", command], &files[..]].concat());
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    for expected in ["Result: PASSED", "2 files read back", "RTO   5m", "of 1h00: met", "✓ command: sh -c"]
+    {
+        assert!(said.stdout.contains(expected), "{expected}: {}", said.stdout);
+    }
+    let read = |name: &str| std::fs::read_to_string(machine.path(name)).unwrap();
+    assert!(read("e.md").starts_with("## ✅ Drill weekly #1: PASSED"));
+    assert!(read("e.xml").contains("failures=\"0\"") && read("e.xml").contains("RTO within 1h00"));
+    assert!(read("e.html").contains("<svg") && !read("e.html").contains("http"));
+    // No trace of the sandbox.
+    let left = std::fs::read_dir(std::env::temp_dir()).unwrap();
+    let mine = |entry: &std::fs::DirEntry| entry.path().join("restored/data").exists();
+    assert_eq!(left.flatten().filter(mine).count(), 0);
+
+    // A second run is compared with the first, and names it.
+    let said = machine.run(&["--json", "drill", "run", "weekly"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let second = evidence(&said);
+    assert_eq!(second["number"], 2);
+    assert!(second["previous"].is_string() && second["measured"]["trend"].is_number(), "{second}");
+
+    let said = machine.run(&["drill", "list"]);
+    assert!(said.stdout.contains("weekly#1") && said.stdout.contains("weekly#2"), "{}", said.stdout);
+    let said = machine.run(&["drill", "show", "weekly#1"]);
+    assert!(said.stdout.contains("Result: PASSED"), "{}", said.stdout);
+    let said = machine.run(&["drill", "report"]);
+    assert!(said.stdout.contains("weekly: 2 of 2 runs passed"), "{}", said.stdout);
+
+    // The data is what `latest` means, not the evidence.
+    let said = machine.run(&["ls", "latest"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+
+    // Whoever has the key can tell that nobody touched it.
+    let key = serde_json::from_str::<serde_json::Value>(&read("e.json")).unwrap()["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let attest = |file: &str, key: &str| machine.run(&["drill", "attest", file, "--pubkey", key]);
+    assert_eq!(attest("e.json", &key).code, 0);
+    assert_eq!(attest("e.json", &"0".repeat(64)).code, 20);
+    machine.file("changed.json", read("e.json").replace("\"met\"", "\"data_wrong\""));
+    assert_eq!(attest("changed.json", &key).code, 20);
+}
+
+#[test]
+fn an_sqlite_database_is_rehearsed_with_queries() {
+    let machine = Machine::with_repository();
+    let path = machine.path("app.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1), (2)").unwrap();
+    let address = format!("sqlite:{}", path.display());
+    assert_eq!(machine.run(&["backup", &address]).code, 0);
+    let sql = |query: &str| machine.run(&["drill", "run", "--check-sql", query]);
+    let said = sql("select count(*) > 1 from orders");
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("row counts of 1 tables are those of the snapshot"), "{}", said.stdout);
+    let said = sql("select count(*) > 2 from orders");
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("answered \"0\""), "{}", said.stdout);
+    let said = sql("select count(*) from invoices");
+    assert_eq!(said.code, 21);
+    assert!(said.stdout.contains("no such table"), "{}", said.stdout);
+    // A check that is not a query is refused before anything starts.
+    let said = sql("delete from orders");
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("is not a query"), "{}", said.stderr);
+}
+
+#[test]
+fn what_is_wrong_is_caught_and_says_why() {
+    // Too slow, too old.
+    let machine = with_files();
+    let said = machine.run(&["drill", "run", "--rto", "1ms"]);
+    assert_eq!(said.code, 22, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("MISSED"), "{}", said.stdout);
+    assert_eq!(machine.run(&["backup", "--time", "2026-01-01T00:00Z", "--job", "old", "data"]).code, 0);
+    let said = machine.run(&["drill", "run", "--snapshot", "old@latest", "--rpo", "24h"]);
+    assert_eq!(said.code, 22, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("RPO") && said.stdout.contains("MISSED"), "{}", said.stdout);
+    let said = machine.run(&["drill", "run", "--rto", "10m", "--detect", "10m"]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("cannot be met"), "{}", said.stderr);
+
+    // Not there, and nothing that proves anything.
+    let said = machine.run(&["drill", "run", "--snapshot", "nosuch@latest"]);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("COULD NOT RUN"), "{}", said.stdout);
+    let dump = ["backup", "--stdin-filename", "d.sql", "--command", "--", "echo", "insert"];
+    assert_eq!(machine.run(&dump).code, 0);
+    let said = machine.run(&["drill", "run", "--snapshot", "d.sql@latest"]);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("proves no recovery"), "{}", said.stdout);
+    let check = [
+        "drill",
+        "run",
+        "--snapshot",
+        "d.sql@latest",
+        "--check-command",
+        "grep -rq insert $LIFEBOAT_DRILL_PATH",
+    ];
+    assert_eq!(machine.run(&check).code, 0);
+    let check =
+        ["drill", "run", "--snapshot", "d.sql@latest", "--check-command", "echo no such order >&2; exit 3"];
+    let said = machine.run(&check);
+    assert_eq!(said.code, 21);
+    assert!(said.stdout.contains("no such order"), "{}", said.stdout);
+
+    // The evidence of failures is kept as that of successes.
+    let said = machine.run(&["--json", "drill", "list"]);
+    assert_eq!(said.json().as_array().map(Vec::len), Some(6), "{}", said.stdout);
+}
+
+#[test]
+fn damaged_and_missing_packs_are_data_that_is_wrong() {
+    for missing in [false, true] {
+        let machine = with_files();
+        for pack in packs(&machine) {
+            if missing { std::fs::remove_file(&pack).unwrap() } else { flip(&pack) }
+        }
+        let said = machine.run(&["--json", "drill", "run"]);
+        assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
+        assert_eq!(evidence(&said)["verdict"], "data_wrong");
+    }
+    let machine = with_files();
+    let said = machine.run_with(&[("LIFEBOAT_PASSWORD", "wrong")], &["drill", "run"]);
+    assert_eq!(said.code, 12, "{}", said.stderr);
+}
+
+#[test]
+fn an_interrupted_drill_is_a_failed_one_and_leaves_nothing_behind() {
+    let machine = with_files();
+    let scratch = machine.path("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let arguments = ["drill", "run", "--scratch", "scratch", "--check-command", "touch started; sleep 60"];
+    let wait = |child: &mut std::process::Child| {
+        let mut tries = 0;
+        while !machine.path("started").exists() {
+            assert!(child.try_wait().unwrap().is_none() && tries < 600, "it never came to the check");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            tries += 1;
+        }
+        std::fs::remove_file(machine.path("started")).unwrap();
+    };
+    let signal = |child: &std::process::Child, signal| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(child.id() as i32).unwrap(), signal)
+            .unwrap();
+    };
+    let mut child = machine.raw(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait(&mut child);
+    signal(&child, rustix::process::Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    let said = machine.run(&["--json", "drill", "show", "drill"]);
+    assert_eq!(evidence(&said)["verdict"], "interrupted");
+
+    // Killed, it cannot clean up: the next one does.
+    let mut child = machine.raw(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait(&mut child);
+    signal(&child, rustix::process::Signal::KILL);
+    child.wait().unwrap();
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 1);
+    let said = machine.run(&["drill", "run", "--scratch", "scratch"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("removed what an earlier drill left behind"), "{}", said.stderr);
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+}
