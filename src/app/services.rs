@@ -4,11 +4,16 @@
 //! that one string names a source on the command line and in a file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::AppError;
 use crate::base::cancel::Cancel;
+use crate::config::ServiceSecrets;
 use crate::format::entry::Timestamp;
 use crate::source::capture::Capture;
+use crate::source::redis::address::Address as RedisAddress;
+use crate::source::redis::capture::RedisCapture;
+use crate::source::redis::reach::Tcp as RedisTcp;
 use crate::source::sqlite::{SqliteCapture, SqliteTarget};
 use crate::source::target::Target;
 
@@ -21,6 +26,7 @@ pub struct Surroundings {
     pub spool: PathBuf,
     /// For engines that talk to their servers asynchronously.
     pub runtime: tokio::runtime::Handle,
+    pub secrets: ServiceSecrets,
 }
 
 /// What a restore into a service may do.
@@ -40,7 +46,7 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 1] = ["sqlite:"];
+const SCHEMES: [&str; 3] = ["sqlite:", "redis://", "rediss://"];
 
 /// Whether `text` is the address of a service rather than a path.
 pub fn is_service(text: &str) -> bool {
@@ -68,6 +74,12 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             let capture = SqliteCapture::start(&path, &around.spool, around.now, &around.cancel)?;
             let job = format!("sqlite:{}", path.display());
             Ok(OpenCapture { capture: Box::new(capture), kind: "sqlite", job })
+        }
+        Some(("redis://" | "rediss://", _)) => {
+            let server = RedisAddress::parse(address, around.secrets.redis.as_ref())?;
+            let reach = Arc::new(RedisTcp::of(&server));
+            let capture = RedisCapture::start(&server, reach, around.now, &around.cancel)?;
+            Ok(OpenCapture { capture: Box::new(capture), kind: "redis", job: server.name() })
         }
         _ => Err(unknown(address)),
     }

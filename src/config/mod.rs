@@ -5,6 +5,7 @@
 
 mod environment;
 mod password;
+mod services;
 mod settings;
 mod storage;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 pub use environment::Environment;
 pub use password::{Password, PasswordSource, read_key_file};
+pub use services::ServiceSecrets;
 pub use settings::{Found, LogFormat, LogSettings, Origin, Overrides, Settings, location};
 pub use storage::duration as parse_duration;
 
