@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::base::cancel::Cancel;
-use crate::config::ServiceSecrets;
+use crate::config::ServiceSettings;
 use crate::format::entry::Timestamp;
 use crate::source::capture::Capture;
 use crate::source::redis::address::Address as RedisAddress;
 use crate::source::redis::capture::RedisCapture;
+use crate::source::redis::live::{LiveOptions, LiveTarget};
 use crate::source::redis::reach::Tcp as RedisTcp;
 use crate::source::sqlite::{SqliteCapture, SqliteTarget};
 use crate::source::target::Target;
 
 /// What engines need of the world.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Surroundings {
     pub cancel: Cancel,
     pub now: Timestamp,
@@ -26,7 +27,7 @@ pub struct Surroundings {
     pub spool: PathBuf,
     /// For engines that talk to their servers asynchronously.
     pub runtime: tokio::runtime::Handle,
-    pub secrets: ServiceSecrets,
+    pub settings: ServiceSettings,
 }
 
 /// What a restore into a service may do.
@@ -34,6 +35,8 @@ pub struct Surroundings {
 pub struct TargetFlags {
     /// Replace what is there.
     pub force: bool,
+    /// Empty the service first.
+    pub flush_first: bool,
 }
 
 /// A capture with its names.
@@ -76,7 +79,7 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             Ok(OpenCapture { capture: Box::new(capture), kind: "sqlite", job })
         }
         Some(("redis://" | "rediss://", _)) => {
-            let server = RedisAddress::parse(address, around.secrets.redis.as_ref())?;
+            let server = RedisAddress::parse(address, around.settings.redis_password.as_ref())?;
             let reach = Arc::new(RedisTcp::of(&server));
             let capture = RedisCapture::start(&server, reach, around.now, &around.cancel)?;
             Ok(OpenCapture { capture: Box::new(capture), kind: "redis", job: server.name() })
@@ -85,17 +88,31 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
     }
 }
 
+/// The address as it may be shown: without its secrets.
+pub fn shown(address: &str) -> String {
+    match scheme(address) {
+        Some((scheme @ ("redis://" | "rediss://"), _)) => {
+            RedisAddress::parse(address, None).map_or_else(|_| format!("{scheme}…"), |server| server.name())
+        }
+        _ => address.to_owned(),
+    }
+}
+
 /// The service a snapshot goes back to.
 ///
 /// # Errors
 /// The address makes no sense.
-pub fn target(
-    address: &str,
-    flags: TargetFlags,
-    _around: &Surroundings,
-) -> Result<Box<dyn Target>, AppError> {
+pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Result<Box<dyn Target>, AppError> {
     match scheme(address) {
         Some(("sqlite:", path)) => Ok(Box::new(SqliteTarget::new(Path::new(path), flags.force))),
+        Some(("redis://" | "rediss://", _)) => {
+            let server = RedisAddress::parse(address, around.settings.redis_password.as_ref())?;
+            let reach = Arc::new(RedisTcp::of(&server));
+            let TargetFlags { force, flush_first } = flags;
+            let options = LiveOptions { force, flush_first, withheld: crate::config::SECRET_VARIABLES };
+            let target = LiveTarget::new(&server, reach, options, &around.spool, around.now, &around.cancel)?;
+            Ok(Box::new(target))
+        }
         _ => Err(unknown(address)),
     }
 }

@@ -201,7 +201,7 @@ impl Process {
     }
 
     /// Whether the child ended, leaving it to be waited for: its number stays ours until then.
-    fn has_exited(&self) -> bool {
+    pub fn has_exited(&self) -> bool {
         let Some(pid) = self.group else { return true };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::Pid(pid), options), Ok(None) | Err(Errno::INTR))

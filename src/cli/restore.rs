@@ -11,7 +11,7 @@ use super::paths::{JsonPath, open_to_read, select, shown_key};
 use super::snapshots::short;
 use super::text::{count, shown, span};
 use super::{CliError, Context, Exit, restore_service};
-use crate::app::services::{self, TargetFlags};
+use crate::app::services;
 use crate::base::byte_size;
 use crate::engine::read::fetch::FetchOptions;
 use crate::engine::read::filter::FilterOptions;
@@ -34,9 +34,8 @@ pub struct Args {
     /// Folder to restore into, made if missing; or the service a captured one goes back to
     #[arg(short, long, visible_alias = "to", value_name = "DIR|SERVICE")]
     target: PathBuf,
-    /// Replace what is in the service
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    service: restore_service::ServiceArgs,
     #[command(flatten)]
     snapshots: FilterArgs,
     /// Restore only what matches, in gitignore syntax over the original paths (may be repeated)
@@ -163,8 +162,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let repo = open_to_read(context).await?;
     let selected = select(context, &repo, &args.what, &Filter::from(args.snapshots)).await?;
     if let Some(address) = args.target.to_str().filter(|text| services::is_service(text)) {
-        let flags = TargetFlags { force: args.force };
-        return restore_service::run(address, flags, &repo, &selected, context).await;
+        return restore_service::run(address, args.service.flags(), &repo, &selected, context).await;
     }
     let (counters, display) = context.progress();
     let mut planned = None;

@@ -14,6 +14,25 @@ use crate::engine::read::select::Selected;
 use crate::engine::restore::service::to_service;
 use crate::repo::Repository;
 
+/// What only a restore into a service knows.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Into a service")]
+pub struct ServiceArgs {
+    /// Replace what is in the service
+    #[arg(long)]
+    force: bool,
+    /// Empty the service first (Redis)
+    #[arg(long, requires = "force")]
+    flush_first: bool,
+}
+
+impl ServiceArgs {
+    pub fn flags(&self) -> TargetFlags {
+        let Self { force, flush_first } = self;
+        TargetFlags { force: *force, flush_first: *flush_first }
+    }
+}
+
 /// What `--json` answers.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -38,6 +57,7 @@ pub async fn run(
     let start = Instant::now();
     let around = surroundings(context, repo);
     let owned = address.to_owned();
+    let address = &*services::shown(address);
     let target = tokio::task::spawn_blocking(move || services::target(&owned, flags, &around)).await;
     let target = target.map_err(|_| CliError::new(Exit::Failed, "the target panicked: this is a bug"))??;
     let (counters, display) = context.progress();

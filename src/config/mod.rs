@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use environment::Environment;
 pub use password::{Password, PasswordSource, read_key_file};
-pub use services::ServiceSecrets;
+pub use services::ServiceSettings;
 pub use settings::{Found, LogFormat, LogSettings, Origin, Overrides, Settings, location};
 pub use storage::duration as parse_duration;
 

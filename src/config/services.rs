@@ -1,26 +1,18 @@
-//! Passwords of services, as their own tools find them in the environment. Handed to the engines, never shown.
-
-use std::fmt;
+//! What the environment says to the engines that talk to services: where programs are, whose passwords these are.
 
 use super::Environment;
 use crate::base::secret::Secret;
 
-/// One password a kind of service, for addresses that name none.
+/// See the module. Holds secrets, so it does not print.
 #[derive(Clone, Default)]
-pub struct ServiceSecrets {
-    /// `REDISCLI_AUTH`.
-    pub redis: Option<Secret>,
+pub struct ServiceSettings {
+    /// `REDISCLI_AUTH`
+    pub redis_password: Option<Secret>,
 }
 
-impl ServiceSecrets {
-    pub(super) fn find(environment: &Environment) -> Self {
-        Self { redis: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes) }
-    }
-}
-
-/// Which there are, not what they are.
-impl fmt::Debug for ServiceSecrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceSecrets").field("redis", &self.redis.is_some()).finish()
+impl ServiceSettings {
+    /// Reads the variables, no files.
+    pub fn of(environment: &Environment) -> Self {
+        Self { redis_password: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes) }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::password::{self, PasswordSource};
-use super::{ConfigError, Environment, ServiceSecrets, storage};
+use super::{ConfigError, Environment, ServiceSettings, storage};
 use crate::store::{Location, StoreOptions};
 
 /// Where a setting came from.
@@ -88,7 +88,7 @@ pub struct Settings {
     pub state: Found<Option<PathBuf>>,
     pub store: StoreOptions,
     pub log: LogSettings,
-    pub services: ServiceSecrets,
+    pub services: ServiceSettings,
     /// IANA name or POSIX rule of the zone times are shown in, when it is not the system's.
     pub hostname: String,
     pub user: String,
@@ -105,7 +105,7 @@ impl Settings {
             state: state(environment),
             store: storage::options(overrides, environment)?,
             log: log(overrides, environment)?,
-            services: ServiceSecrets::find(environment),
+            services: ServiceSettings::of(environment),
             hostname: hostname(),
             user: user(environment),
         })

@@ -4,7 +4,7 @@
 
 const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
 const STEP: usize = 16;
-const TABLES: [[u64; 256]; STEP] = tables();
+static TABLES: [[u64; 256]; STEP] = tables();
 
 const fn tables() -> [[u64; 256]; STEP] {
     let mut tables = [[0; 256]; STEP];

@@ -7,13 +7,20 @@
 pub mod address;
 pub mod capture;
 mod crc64;
+mod ephemeral;
 mod facts;
 mod flow;
 mod info;
+pub mod live;
+mod payload;
+mod proof;
 pub mod rdb;
 pub mod reach;
+mod replicate;
 mod rights;
+mod spool;
 mod tls;
+mod users;
 mod wire;
 
 use std::io;
@@ -41,6 +48,9 @@ pub enum RedisError {
     File { operation: &'static str, path: String, cause: io::Error },
     #[error("{0}")]
     Unable(String),
+    /// It would destroy something, or makes no sense.
+    #[error("{0}")]
+    Refused(String),
     #[error("what came back is not what was captured: {0}")]
     Differs(String),
     #[error(transparent)]
@@ -51,6 +61,7 @@ impl From<RedisError> for SourceError {
     fn from(error: RedisError) -> Self {
         match error {
             RedisError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            RedisError::Refused(why) => Self::Refused(why),
             error => Self::Service(Box::new(error)),
         }
     }

@@ -14,6 +14,10 @@ pub trait Subject {
     fn change(&mut self);
     /// Everything that must survive, as text, of the service at an address.
     fn content(&self, address: &str) -> String;
+    /// What must be said for a restore to replace what is there.
+    fn replacing(&self) -> &'static [&'static str] {
+        &["--force"]
+    }
     /// An address of this kind where nothing answers, or nothing is.
     fn nowhere(&self) -> String;
 }
@@ -48,7 +52,8 @@ pub fn captured_and_given_back(subject: &mut dyn Subject) {
     assert_eq!(refused.code, 2, "{}{}", refused.stdout, refused.stderr);
     assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
     assert_eq!(subject.content(&target), before);
-    let forced = machine.run(&["restore", "latest", "--to", &target, "--force"]);
+    let forced = [&["restore", "latest", "--to", &target], subject.replacing()].concat();
+    let forced = machine.run(&forced);
     assert_eq!(forced.code, 0, "{}{}", forced.stdout, forced.stderr);
     assert_eq!(subject.content(&target), changed);
 
@@ -83,7 +88,7 @@ pub fn damage_reaches_no_target(subject: &mut dyn Subject) {
             crate::cli::damage(&pack);
         }
     }
-    let said = machine.run(&["restore", "latest", "--to", &target, "--force"]);
+    let said = machine.run(&[&["restore", "latest", "--to", &target], subject.replacing()].concat());
     assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
     assert_eq!(subject.content(&target), before);
 }

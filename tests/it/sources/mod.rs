@@ -3,4 +3,5 @@
 //! Every engine passes [`conformance`], then what is particular to it in a file of its own.
 
 mod conformance;
+mod redis;
 mod sqlite;

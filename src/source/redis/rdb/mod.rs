@@ -10,6 +10,8 @@ pub mod lzf;
 mod number;
 pub mod reader;
 pub mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use reader::Reader;
 pub use tally::Tally;

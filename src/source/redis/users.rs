@@ -1,0 +1,64 @@
+//! A snapshot's users on a server: those it does not have are made, those it has are left alone.
+
+use std::collections::BTreeMap;
+
+use super::RedisError;
+use super::wire::{Reply, Wire};
+
+/// Makes what is missing and says what differs.
+///
+/// # Errors
+/// The server is lost.
+pub fn restore(
+    wire: &mut Wire,
+    users: &[String],
+    proven: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), RedisError> {
+    let named: BTreeMap<&str, &str> =
+        users.iter().filter_map(|line| Some((name(line)?, line.as_str()))).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let found: Vec<String> = match wire.ask(&["ACL", "LIST"]) {
+        Ok(reply) => reply.items().iter().map(Reply::text).collect(),
+        Err(RedisError::Said { said, .. }) => {
+            warnings.push(format!("users were not restored: {said}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let found: BTreeMap<&str, &str> =
+        found.iter().filter_map(|line| Some((name(line)?, line.as_str()))).collect();
+    let mut made = 0;
+    for (user, line) in named {
+        match found.get(user) {
+            Some(same) if *same == line => {}
+            Some(_) => {
+                warnings.push(format!("user {user} is left as the target has it, not as it was captured"))
+            }
+            None => {
+                let rules = line.split(' ').skip(2);
+                let words: Vec<&str> = ["ACL", "SETUSER", user].into_iter().chain(rules).collect();
+                match wire.ask(&words) {
+                    Ok(_) => made += 1,
+                    Err(RedisError::Said { said, .. }) => {
+                        warnings.push(format!("user {user} was not restored: {said}"));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    if made > 0 {
+        proven.push(format!("{made} users made"));
+        warnings
+            .push("the users that were made live in memory: ACL SAVE or CONFIG REWRITE keeps them".into());
+    }
+    Ok(())
+}
+
+/// `bob` of `user bob on …`.
+fn name(line: &str) -> Option<&str> {
+    line.strip_prefix("user ")?.split(' ').next()
+}
