@@ -31,6 +31,9 @@ const RUNTIME_THREADS: usize = 2;
 /// Why the pieces do not come together.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// `init` where something else is.
+    #[error("{location} is not empty: it holds {found}")]
+    Occupied { location: String, found: String },
     #[error("no repository was named")]
     NoRepositoryNamed,
     #[error("the log filter {filter:?} makes no sense: {cause}")]
@@ -108,7 +111,36 @@ pub async fn open_repository(
 pub async fn vacant_store(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
     let store = store::create(location, &settings.store)?;
     require_vacant(store.as_ref()).await?;
-    Ok(store)
+    match whats_there(location) {
+        Some(found) => Err(AppError::Occupied { location: location.to_string(), found }),
+        None => Ok(store),
+    }
+}
+
+/// What a local folder without a repository holds, for a message: the first names.
+fn whats_there(location: &Location) -> Option<String> {
+    let Location::Local { path } = location else { return None };
+    let names = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name());
+    // A disk of its own has this one from the start; a dot and "tmp-" is what a killed write of ours leaves.
+    let foreign = names.filter(|name| name != "lost+found" && !name.as_encoded_bytes().starts_with(b".tmp-"));
+    let mut names: Vec<String> = foreign.map(|name| format!("{:?}", name.to_string_lossy())).collect();
+    names.sort();
+    match names.len() {
+        0 => None,
+        more @ 4.. => Some(format!("{} and {} more", names[..3].join(", "), more - 3)),
+        _ => Some(names.join(", ")),
+    }
+}
+
+/// Errors unless there is a repository, naming what is there instead.
+pub async fn probe(location: &Location, store: &dyn Store) -> Result<(), RepoError> {
+    match crate::repo::open::probe(store).await {
+        Err(RepoError::NoRepository { location: shown }) => Err(match whats_there(location) {
+            Some(found) => RepoError::NotARepository { location: shown, found },
+            None => RepoError::NoRepository { location: shown },
+        }),
+        result => result,
+    }
 }
 
 /// Makes a repository there.

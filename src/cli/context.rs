@@ -86,7 +86,7 @@ impl Context {
     pub async fn open_at(&self, location: &Location) -> Result<Repository, CliError> {
         // Before the password: nobody should type one for a place where nothing is.
         let store = app::open_store(&self.settings, location)?;
-        self.until_cancelled(async { Ok(crate::repo::open::probe(store.as_ref()).await?) }).await?;
+        self.until_cancelled(async { Ok(app::probe(location, store.as_ref()).await?) }).await?;
         let password = self.password()?;
         let opening = async {
             match app::open_repository(&self.settings, location, &password).await {
@@ -169,6 +169,11 @@ impl Context {
         let mut out = self.out();
         out.line(text)?;
         out.finish()
+    }
+
+    /// The outcome of a verb that does something, on stdout: with `--quiet` its exit code says enough.
+    pub fn tell(&self, text: impl std::fmt::Display) -> Result<(), CliError> {
+        if self.quiet { Ok(()) } else { self.print(text) }
     }
 
     /// Something worth knowing, on stderr; never with `--quiet`.

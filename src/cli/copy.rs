@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::filter::FilterArgs;
 use super::new_secret::read_password_file;
-use super::text::shown;
+use super::snapshots::short;
+use super::text::{count, shown};
 use super::{CliError, Context, Exit, prompt};
 use crate::app::{self, AppError};
 use crate::base::byte_size;
@@ -38,6 +39,9 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
 }
+
+/// Lost paths of a snapshot shown to people; JSON has more.
+const SHOWN: usize = 20;
 
 #[derive(Serialize)]
 struct Answer {
@@ -138,8 +142,10 @@ async fn open_target(
     let opened = app::open_repository(&context.settings, location, given.as_ref().unwrap_or(password)).await;
     match opened {
         Err(AppError::Repo(RepoError::WrongKey { .. })) if given.is_none() => {
-            let asked = prompt::password(&format!("password for {location}: "))
-                .map_err(|error| error.hint("give the destination's password with --to-password-file"))?;
+            let asked = prompt::password(&format!("password for {location}: ")).map_err(|error| {
+                let hint = "the source's password does not open it: give its own with --to-password-file";
+                CliError { hint: Some(hint.to_owned()), ..error }
+            })?;
             Ok(app::open_repository(&context.settings, location, &asked).await?)
         }
         opened => Ok(opened?),
@@ -151,15 +157,21 @@ fn tell(outcome: &CopyOutcome, dry_run: bool, context: &Context) -> Result<(), C
     let verb = if dry_run { "would copy" } else { "copied" };
     for copied in &outcome.copied {
         match copied.to.filter(|to| *to != copied.from) {
-            Some(to) => out.line(format_args!("{verb} {} as {to}", copied.from))?,
-            None => out.line(format_args!("{verb} {}", copied.from))?,
+            _ if context.quiet && !dry_run => {}
+            Some(to) => out.line(format_args!("{verb} {} as {}", short(&copied.from), short(&to)))?,
+            None => out.line(format_args!("{verb} {}", short(&copied.from)))?,
         }
     }
     for failed in &outcome.failed {
-        let id = failed.snapshot.map_or(String::new(), |id| id.hex());
-        out.line(format_args!("not copied {id}: {} files cannot be read", failed.lost_count))?;
-        for (path, why) in &failed.lost {
-            out.line(format_args!("  {}: {why}", shown(path)))?;
+        let id = failed.snapshot.map_or(String::new(), |id| short(&id));
+        let noun = if failed.lost_count == 1 { "path" } else { "paths" };
+        let lost = count(failed.lost_count);
+        context.warn(format_args!("not copied: snapshot {id}: {lost} {noun} cannot be read"));
+        for (path, why) in failed.lost.iter().take(SHOWN) {
+            context.warn(format_args!("  {}: {why}", shown(path)));
+        }
+        if failed.lost_count > SHOWN as u64 {
+            context.warn(format_args!("  and {} more", count(failed.lost_count - SHOWN as u64)));
         }
     }
     if !context.quiet {

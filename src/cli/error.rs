@@ -158,6 +158,7 @@ fn repo_hint(error: &RepoError) -> Option<&'static str> {
     match error {
         _ if error.newer_version().is_some() => Some("install that version; nothing here is damaged"),
         RepoError::NoRepository { .. } => Some("check the address, or make one with `lifeboat init`"),
+        RepoError::NotARepository { .. } => Some("check the address"),
         RepoError::Exists { .. } => Some("a repository is never overwritten: choose another place"),
         RepoError::Missing { .. } => {
             Some("a recovery kit supplies what opens a repository: --kit FILE; else look at a replica")
@@ -176,6 +177,9 @@ fn repo_hint(error: &RepoError) -> Option<&'static str> {
 impl From<RepoError> for CliError {
     fn from(error: RepoError) -> Self {
         let found = Self::from_chain(repo_exit(&error), &error);
+        if let RepoError::AmbiguousSnapshot { hint: Some(hint), .. } = &error {
+            return found.hint(hint);
+        }
         match repo_hint(&error) {
             Some(hint) => found.hint(hint),
             None => found,
@@ -229,6 +233,8 @@ impl From<AppError> for CliError {
             AppError::Repo(error) => error.into(),
             AppError::Engine(error) => error.into(),
             AppError::Store(error) => error.into(),
+            AppError::Occupied { .. } => Self::from_chain(Exit::Conflict, &error)
+                .hint("a repository gets a folder of its own: name one that is empty or does not exist"),
             AppError::NoRepositoryNamed => {
                 Self::from_chain(Exit::Usage, &error).hint("write -r PATH|URL or set LIFEBOAT_REPOSITORY")
             }

@@ -5,11 +5,12 @@ use serde::Serialize;
 
 use super::filter::FilterArgs;
 use super::snapshots::SHORT_ID_CHARS;
-use super::text::table;
+use super::text::{local_time, table};
 use super::{CliError, Context, Exit};
 use crate::engine::forget::{self, ForgetOptions, ForgetOutcome, ForgetPlan, Target};
 use crate::policy::period::Period;
 use crate::policy::retention::{Guards, Keep, Rules};
+use crate::repo::to_timestamp;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -117,7 +118,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let repo = context.open().await?;
     let plan = context.until_cancelled(async { Ok(forget::plan(&repo, &options).await?) }).await?;
     let count = plan.targets().count();
-    if !context.json {
+    if !context.json && (args.dry_run || !context.quiet) {
         context.print(shown(&plan))?;
     }
     for object in &plan.damaged {
@@ -151,7 +152,8 @@ fn short(id: &str) -> &str {
 fn shown(plan: &ForgetPlan) -> String {
     let mut parts = Vec::new();
     let line = |target: &Target, verdict: &str, why: String| {
-        let time = target.time.clone().unwrap_or_else(|| "unreadable".to_owned());
+        let time = target.time.as_ref().and_then(|time| time.parse().ok());
+        let time = time.map_or("unreadable".to_owned(), |time| local_time(to_timestamp(time)));
         vec![format!("  {}", short(&target.id)), time, verdict.to_owned(), why]
     };
     let head = || vec![["  ID", "Time", "", "Reasons"].map(str::to_owned).to_vec()];

@@ -88,6 +88,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             answer(context, &added, &text)?;
         }
         What::Remove { slot } => {
+            // Before the question: what is not there needs no consent.
+            keys::find_slot(&repo, &slot).await?;
             context.confirm(&format!("remove the slot {slot}"))?;
             let changed = keys::remove(&repo, &slot).await?;
             let text = format!(
@@ -108,7 +110,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn answer(context: &Context, value: &impl serde::Serialize, text: &str) -> Result<(), CliError> {
-    if context.json { context.json(value) } else { context.print(text) }
+    if context.json { context.json(value) } else { context.tell(text) }
 }
 
 async fn passwd(secret: NewSecretArgs, context: &Context) -> Result<Exit, CliError> {

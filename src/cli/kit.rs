@@ -49,10 +49,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         What::Export { file, replicas } => {
             let repo = context.open().await?;
             let kit = engine::kit::export(&repo, &file, &replicas).await?;
-            tell(&kit, context)?;
-            context.note(
-                "the owner's password is not in it; make a new kit after every `key add`, `rotate` and `revoke`",
-            );
+            if context.json || !context.quiet {
+                tell(&kit, context)?;
+            }
+            if !context.json {
+                context.note(
+                    "the owner's password is not in it; make a new kit after every `key add`, `key rotate` and \
+                     `key revoke`",
+                );
+            }
         }
     }
     Ok(Exit::Ok)

@@ -33,7 +33,14 @@ impl NewSecretArgs {
         }
         match &self.new_password_file {
             Some(path) => read_password_file(path, "--new-password-file"),
-            None => prompt::new_password(question),
+            None => prompt::new_password(question).map_err(|error| match error.exit {
+                Exit::Usage if error.hint.is_some() => {
+                    let hint =
+                        "give the new password with --new-password-file, or a key file with --new-key-file";
+                    CliError { hint: Some(hint.to_owned()), ..error }
+                }
+                _ => error,
+            }),
         }
     }
 }

@@ -62,7 +62,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let (progress, display) = context.progress();
     let plan = prune::plan(&repo, &options, progress.as_ref(), &context.cancel).await?;
     drop(display);
-    if !context.json {
+    if !context.json && (args.dry_run || !context.quiet) {
         context.print(shown(&plan))?;
     }
     let mut outcome = None;

@@ -78,7 +78,7 @@ async fn index(dry_run: bool, context: &Context) -> Result<Exit, CliError> {
     if context.json {
         context.json(&serde_json::json!({ "plan": planned, "done": done, "verify": outcome }))?;
     } else {
-        context.print(format_args!("{text}\n{}", done_text(&done, &outcome)))?;
+        context.tell(format_args!("{text}\n{}", done_text(&done, &outcome)))?;
     }
     Ok(judge(&outcome).0)
 }

@@ -339,7 +339,7 @@ fn report(
             attributes: rows(&outcome.attributes),
         })?;
     } else {
-        context.print(summary(outcome, selected, options, seconds))?;
+        context.tell(summary(outcome, selected, options, seconds))?;
         warn_all(context, "not restored, stored data is damaged", &outcome.damaged);
         warn_all(context, "not restored", &outcome.failed);
         warn_all(context, "restored without all attributes", &outcome.attributes);

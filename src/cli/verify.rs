@@ -58,7 +58,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if context.json {
         context.json(&Answer { result, outcome: &outcome, advice: advice(&outcome) })?;
     } else {
-        context.print(text(&outcome, context.verbose > 0))?;
+        let text = text(&outcome, context.verbose > 0);
+        if exit == Exit::Ok { context.tell(text)? } else { context.print(text)? }
     }
     Ok(exit)
 }

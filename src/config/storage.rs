@@ -59,8 +59,9 @@ fn count(value: &str, least: u32) -> Result<u32, String> {
 
 /// A span of time such as `90s`, `1m30s` or `500ms`.
 pub fn duration(value: &str) -> Result<Duration, String> {
-    let span = value.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
-    Duration::try_from(span).map_err(|_| "a negative time makes no sense".into())
+    let wanted = || "write a time such as 30s, 15m, 48h or 1h30m".to_owned();
+    let span = value.parse::<jiff::SignedDuration>().map_err(|_| wanted())?;
+    Duration::try_from(span).map_err(|_| wanted())
 }
 
 fn credentials(environment: &Environment) -> Result<Credentials, ConfigError> {

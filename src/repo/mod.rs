@@ -67,7 +67,7 @@ pub enum RepoError {
     #[error("no snapshot matches {0:?}")]
     NoSnapshot(String),
     #[error("{selector:?} matches snapshots of several jobs: {jobs}")]
-    AmbiguousSnapshot { selector: String, jobs: String },
+    AmbiguousSnapshot { selector: String, jobs: String, hint: Option<String> },
     /// What was asked makes no sense or would be unsafe.
     #[error("{0}")]
     Refused(String),

@@ -207,6 +207,17 @@ pub fn parse_time(text: &str) -> Option<jiff::Timestamp> {
     civil.to_zoned(jiff::tz::TimeZone::system()).ok().map(|zoned| zoned.timestamp())
 }
 
+/// How a bare `latest` is written so that it means one of the jobs: words that a shell takes as they are.
+fn spelled(text: &str, jobs: &BTreeSet<(&str, &str)>) -> String {
+    let quote = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
+    let hosts = |job: &str| jobs.iter().filter(|(_, other)| *other == job).count();
+    let each = jobs.iter().map(|(host, job)| match hosts(job) {
+        1 => quote(&format!("{job}@{text}")),
+        _ => format!("{} --host {}", quote(&format!("{job}@{text}")), quote(host)),
+    });
+    format!("write one of these instead: {}", each.collect::<Vec<_>>().join(", or "))
+}
+
 impl SnapshotList {
     /// Confirmed snapshots that pass the filter, oldest first.
     pub fn matching<'l>(&'l self, filter: &'l Filter) -> impl DoubleEndedIterator<Item = &'l Snapshot> {
@@ -231,6 +242,7 @@ impl SnapshotList {
                         return Err(RepoError::AmbiguousSnapshot {
                             selector: text.to_owned(),
                             jobs: shown.join(", "),
+                            hint: Some(spelled(text, &jobs)),
                         });
                     }
                 }
@@ -248,6 +260,7 @@ impl SnapshotList {
                     Some(second) => Err(RepoError::AmbiguousSnapshot {
                         selector: text.to_owned(),
                         jobs: format!("{}, {}, …", first.id, second.id),
+                        hint: None,
                     }),
                 }
             }

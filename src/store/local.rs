@@ -55,7 +55,9 @@ impl LocalStore {
         let fail = |kind, cause: io::Error| StoreError::new(kind, "open", show(root), &location, cause);
         let about = std::fs::metadata(root).map_err(|e| fail(kind_of(&e), e))?;
         if !about.is_dir() {
-            return Err(fail(StoreErrorKind::Config, io::ErrorKind::NotADirectory.into()));
+            let cause =
+                io::Error::new(io::ErrorKind::NotADirectory, "it is a file; a repository is a folder");
+            return Err(fail(StoreErrorKind::Config, cause));
         }
         let root = root.canonicalize().map_err(|e| fail(kind_of(&e), e))?;
         let shared = Shared { root, location, settle, folders: Mutex::default() };
@@ -67,7 +69,9 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::open`], and what stops a folder from being made.
     pub fn create(root: &Path, location: String, settle: Duration) -> Result<Self, StoreError> {
-        make_folders(root).map_err(|e| StoreError::new(kind_of(&e), "open", show(root), &location, e))?;
+        if !root.is_file() {
+            make_folders(root).map_err(|e| StoreError::new(kind_of(&e), "open", show(root), &location, e))?;
+        }
         Self::open(root, location, settle)
     }
 

@@ -57,7 +57,7 @@ impl Location {
 
 /// An address that makes no sense. `shown` must hold nothing secret: an address is echoed only up to its scheme.
 fn refuse<T>(shown: &str, cause: impl Into<String>) -> Result<T, StoreError> {
-    Err(StoreError::new(StoreErrorKind::Config, "open", shown, "repository address", cause.into()))
+    Err(StoreError::new(StoreErrorKind::Config, "open", shown, super::ADDRESS, cause.into()))
 }
 
 const SCHEMES: &str = "known: a path, file:, memory:, s3://, sftp://, webdav://, webdavs://, b2://";
@@ -67,10 +67,10 @@ impl FromStr for Location {
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
         if text.is_empty() {
-            return refuse("", "the address is empty");
+            return refuse("", "it is empty\nhint: an empty variable, perhaps?");
         }
         if text.contains('\0') {
-            return refuse("", "the address contains a zero byte");
+            return refuse("", "it contains a zero byte");
         }
         let (scheme, rest) = match text.split_once(':') {
             Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),

@@ -89,9 +89,12 @@ pub enum StoreErrorKind {
     Other,
 }
 
+/// The location of errors about an address that names none.
+pub(crate) const ADDRESS: &str = "the repository's address";
+
 /// A failed storage operation: what, on which object, where, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {subject:?} on {location}")]
+#[error("{}", self.what())]
 pub struct StoreError {
     pub kind: StoreErrorKind,
     /// `read`, `write`, `list`, `delete`, `open`.
@@ -111,6 +114,17 @@ impl StoreError {
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { kind, operation, subject: subject.into(), location: location.into(), cause: cause.into() }
+    }
+
+    /// The subject once, where it is the whole location.
+    fn what(&self) -> String {
+        let Self { operation, subject, location, .. } = self;
+        match location.as_str() {
+            ADDRESS if subject.is_empty() => format!("{ADDRESS} cannot be used"),
+            ADDRESS => format!("{ADDRESS} {subject}:… cannot be used"),
+            place if place == subject => format!("{operation} {location}"),
+            _ => format!("{operation} {subject:?} on {location}"),
+        }
     }
 
     /// Whether the service said, certainly, that the object does not exist.

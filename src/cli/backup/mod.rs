@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::text::shown;
 use super::{CliError, Context, Exit};
 use crate::app::{acceptances, services};
 use crate::base::byte_size;
@@ -27,6 +28,7 @@ use crate::source::files::exclude::ExcludeOptions;
 use crate::source::files::walk::WalkOptions;
 use crate::source::files::{key_of_path, path_of_key};
 use crate::source::stdin::StreamSource;
+use crate::store::Location;
 
 /// zstd levels of `--compression fast` and `max`; `default` is the repository's.
 const FAST_LEVEL: i32 = -3;
@@ -189,6 +191,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             } else {
                 let paths: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
                 let options = options(&args, default_job(&paths, &cwd), context, &repo)?;
+                let walk = spare_repository(walk, context, &paths, &cwd)?;
                 let request = FilesRequest { paths, cwd, walk };
                 let (counters, display) = context.progress();
                 let outcome = engine::files(&repo, &request, &options, counters, &context.cancel).await;
@@ -237,6 +240,39 @@ async fn captured(
     let outcome = engine::capture(repo, request, options, counters, &context.cancel).await;
     drop(display);
     Ok(outcome?)
+}
+
+/// A repository that lies in what is backed up would back itself up, and grow with every run: it is left out.
+fn spare_repository(
+    mut walk: WalkOptions,
+    context: &Context,
+    paths: &[PathBuf],
+    cwd: &Path,
+) -> Result<WalkOptions, CliError> {
+    let Location::Local { path: repository } = context.location()? else { return Ok(walk) };
+    let Ok(repository) = repository.canonicalize() else { return Ok(walk) };
+    for path in paths {
+        let Ok(real) = cwd.join(path).canonicalize() else { continue };
+        let Ok(below) = repository.strip_prefix(&real) else { continue };
+        if below.as_os_str().is_empty() {
+            let message = format!("{} is the repository itself", shown(path.as_os_str().as_encoded_bytes()));
+            return Err(CliError::usage(message).hint("a second copy of it is made with `init --replica-of`"));
+        }
+        let inside = path_of_key(&key_of_path(path, cwd)).join(below);
+        context.note(format_args!(
+            "left out: {}, the repository itself",
+            shown(inside.as_os_str().as_encoded_bytes())
+        ));
+        match inside.to_str() {
+            Some(inside) => walk.exclude.patterns.push(ExcludeOptions::exactly(inside)),
+            None => {
+                return Err(CliError::usage(
+                    "the repository lies in what is backed up; exclude it with --exclude",
+                ));
+            }
+        }
+    }
+    Ok(walk)
 }
 
 /// The address, if a service is what is to be backed up.

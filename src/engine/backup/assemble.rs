@@ -2,17 +2,21 @@
 //! writes recipes, the tree and the job's next cache. One thread, so the order of everything stored is the order
 //! of the walk.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::file_cache::{CacheWriter, Identity, Record};
 use super::given::Given;
+use super::links::{Counted, Leaders};
 use super::pieces::{
-    Cut, FileEnd, PackMessage, PackSlot, Part, Piece, Pools, Problem, ReadPart, SealJob, Stop,
+    Cut, FileEnd, Item, Job, PackMessage, PackSlot, Part, Piece, Pools, Problem, ReadPart, SealJob, Stop,
+    Work,
 };
+use super::plan::{LARGE_FILE_BYTES, SEGMENTS_AHEAD};
+use super::worker::Worker;
 use crate::base::progress::Progress;
 use crate::base::random::Random;
 use crate::format::codec::{Decoder, Encoder};
@@ -30,7 +34,6 @@ use crate::repo::reach::Reach;
 use crate::repo::recipe::RecipeWriter;
 use crate::repo::tree::write::TreeWriter;
 use crate::seal::access::{Access, Domain};
-use crate::source::files::path_of_key;
 use crate::source::files::stat::{FileType, Stat};
 
 /// How often what was seen so far is written down for a run that resumes this one.
@@ -141,15 +144,6 @@ impl Output<'_> {
     }
 }
 
-/// The name a hard-linked file was first seen by.
-struct Leader {
-    key: Vec<u8>,
-    entry: Entry,
-    ids: Vec<u8>,
-    /// Names still to come, as far as the link count tells.
-    left: u32,
-}
-
 /// What the assembler made.
 pub struct Assembled {
     pub root: TreeRoot,
@@ -171,7 +165,9 @@ pub struct Assembler<'a> {
     pub settled_before: Timestamp,
     tree: TreeWriter<'a>,
     pages: Vec<(ChunkId, Vec<u8>)>,
-    leaders: HashMap<(u64, u64), Leader>,
+    leaders: Leaders,
+    /// Reads what turns out to need it only here: a further name of a file that could not be read by its first.
+    spare: Worker,
     problems: Vec<Problem>,
 }
 
@@ -184,9 +180,10 @@ impl<'a> Assembler<'a> {
         pools: Pools,
         progress: Arc<dyn Progress>,
         settled_before: Timestamp,
+        spare: Worker,
     ) -> Result<Self, Stop> {
         let tree = TreeWriter::new(domain)?;
-        let (pages, leaders, problems) = (Vec::new(), HashMap::new(), Vec::new());
+        let (pages, leaders, problems) = (Vec::new(), Leaders::default(), Vec::new());
         Ok(Self {
             order,
             out,
@@ -198,6 +195,7 @@ impl<'a> Assembler<'a> {
             tree,
             pages,
             leaders,
+            spare,
             problems,
         })
     }
@@ -335,10 +333,7 @@ impl<'a> Assembler<'a> {
         statistics.total_bytes += record.content_bytes;
         self.progress.add_done(record.content_bytes, 1);
         if stat.links > 1 && !stat.is_directory() {
-            let mut decoder = Decoder::new(&record.entry, "cached entry");
-            let entry = Entry::decode(&mut decoder)
-                .map_err(|error| crate::repo::RepoError::object("the file cache")(error.into()))?;
-            self.lead(&record.key, stat, entry, record.ids.clone());
+            self.leaders.add(stat, record.clone(), Counted::Unmodified)?;
         }
         self.store_entry(&record.key, &record.entry, record.content_bytes)?;
         if let Some(cache) = &mut self.cache {
@@ -347,33 +342,49 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    fn lead(&mut self, key: &[u8], stat: &Stat, mut entry: Entry, ids: Vec<u8>) {
-        entry.hardlink_to = None;
-        let leader = Leader { key: key.to_vec(), entry, ids, left: stat.links - 1 };
-        self.leaders.insert((stat.device, stat.inode), leader);
-    }
-
+    /// Another name of a file: stored as such if its first name was, and it is still that file; else by itself.
     fn link(&mut self, key: Vec<u8>, stat: Stat) -> Result<(), Stop> {
-        let inode = (stat.device, stat.inode);
-        let Some(leader) = self.leaders.get_mut(&inode) else {
-            let path = path_of_key(&key).display().to_string();
-            let message = "is a hard link to a file that could not be read".to_owned();
-            self.problem(Problem { path, message });
-            return Ok(());
-        };
-        leader.left = leader.left.saturating_sub(1);
-        let mut entry = leader.entry.clone();
-        entry.hardlink_to = Some(leader.key.clone());
-        let ids = leader.ids.clone();
-        if leader.left == 0 {
-            self.leaders.remove(&inode);
+        let Some((leader, counted)) = self.leaders.of(&stat)? else { return self.read_here(key, stat) };
+        if leader.identity != Identity::from(&stat) && !self.is_now(&key, &stat, &leader.identity) {
+            return self.read_here(key, stat);
         }
-        let record = Record { ids, ..self.record(key, &stat, &entry) };
+        let mut decoder = Decoder::new(&leader.entry, "entry of a hard link");
+        let mut entry = Entry::decode(&mut decoder)
+            .map_err(|error| crate::repo::RepoError::object("the file cache")(error.into()))?;
+        entry.hardlink_to = Some(leader.key);
+        self.leaders.took(&stat);
+        let record = Record { ids: leader.ids, ..self.record(key, &stat, &entry) };
         for (kind, id) in record.ids() {
             self.out.reach.add(kind, &id)?;
         }
-        self.count(&entry, None);
+        self.count(&entry, counted);
         self.store_entry(&record.key, &record.entry, record.content_bytes)
+    }
+
+    /// Whether a path's file is, by now, the one that was stored: it may have changed between the walk and the read.
+    fn is_now(&self, key: &[u8], stat: &Stat, stored: &Identity) -> bool {
+        let files = self.spare.tools.files.as_ref();
+        let opened = stat.is_file().then(|| files.and_then(|files| files.open(key).ok())).flatten();
+        opened.is_some_and(|file| file.stat().device == stat.device && Identity::from(file.stat()) == *stored)
+    }
+
+    /// Reads a path now, on a thread of its own: the workers may all be waiting for this one.
+    fn read_here(&mut self, key: Vec<u8>, stat: Stat) -> Result<(), Stop> {
+        let work = match stat.is_file() && stat.size_bytes >= LARGE_FILE_BYTES {
+            true => Work::File { key, stat, known: false },
+            false => Work::Items(vec![Item::Read { key, stat, known: false }]),
+        };
+        let (answer, pieces) = bounded(SEGMENTS_AHEAD);
+        let mut worker = self.spare.another()?;
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(move || worker.job(Job { work, answer }));
+            let stored = self.answer(pieces);
+            match reading.join().unwrap_or(Err(Stop::Hung)) {
+                Err(Stop::Failed(error)) => Err(Stop::Failed(error)),
+                // One that was hung up on says less than who hung up.
+                _ => stored,
+            }
+        })
     }
 
     fn record(&self, key: Vec<u8>, stat: &Stat, entry: &Entry) -> Record {
@@ -384,16 +395,16 @@ impl<'a> Assembler<'a> {
         Record { key, identity, entry: encoder.finish(), content_bytes, ids }
     }
 
-    fn count(&mut self, entry: &Entry, known: Option<bool>) {
+    fn count(&mut self, entry: &Entry, counted: Counted) {
         let statistics = &mut self.out.statistics;
         match &entry.kind {
             Kind::File(content) | Kind::Stream(content) => {
                 statistics.files += 1;
                 statistics.total_bytes += content.size_bytes;
-                match known {
-                    Some(true) => statistics.files_changed += 1,
-                    Some(false) => statistics.files_new += 1,
-                    None => {}
+                match counted {
+                    Counted::Changed => statistics.files_changed += 1,
+                    Counted::New => statistics.files_new += 1,
+                    Counted::Unmodified => statistics.files_unmodified += 1,
                 }
             }
             Kind::Directory => statistics.directories += 1,
@@ -433,7 +444,8 @@ impl<'a> Assembler<'a> {
         for problem in problems {
             self.problem(problem);
         }
-        self.count(&entry, Some(known));
+        let counted = if known { Counted::Changed } else { Counted::New };
+        self.count(&entry, counted);
         let Some(stat) = stat else {
             let content_bytes = entry.content().map_or(0, |content| content.size_bytes);
             let mut encoder = Encoder::new();
@@ -442,7 +454,7 @@ impl<'a> Assembler<'a> {
         };
         let record = Record { ids, ..self.record(key, &stat, &entry) };
         if stat.links > 1 && !stat.is_directory() {
-            self.lead(&record.key, &stat, entry, record.ids.clone());
+            self.leaders.add(&stat, record.clone(), counted)?;
         }
         self.store_entry(&record.key, &record.entry, record.content_bytes)?;
         // Whole seconds in both times: a file system of coarse times, FAT's are two seconds wide.

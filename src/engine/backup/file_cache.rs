@@ -71,7 +71,7 @@ impl Record {
         })
     }
 
-    fn encode(&self, encoder: &mut Encoder) {
+    pub(super) fn encode(&self, encoder: &mut Encoder) {
         let time = |e: &mut Encoder, time: Timestamp| {
             e.signed(time.seconds);
             e.varint(u64::from(time.nanoseconds));
@@ -87,7 +87,7 @@ impl Record {
         encoder.bytes(&self.ids);
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut d = Decoder::new(bytes, "file cache record");
         let time = |d: &mut Decoder<'_>| -> Result<Timestamp, FormatError> {
             Ok(Timestamp { seconds: d.signed()?, nanoseconds: d.varint_u32()? })
@@ -132,6 +132,8 @@ pub struct CacheReader {
     next: Option<Record>,
     /// Every id was known at the index's present generation: records need no look-up.
     pub trusted: bool,
+    /// Of a backup that was committed: what is in it is no news.
+    pub complete: bool,
 }
 
 impl CacheReader {
@@ -144,7 +146,8 @@ impl CacheReader {
         let same =
             d.array::<8>().ok()? == *MAGIC && d.u32().ok()? == now.domain && d.u32().ok()? == now.chunk_bytes;
         let generation = d.u64().ok()? as i64;
-        let mut reader = Self { file, next: None, trusted: complete && generation == now.generation };
+        let trusted = complete && generation == now.generation;
+        let mut reader = Self { file, next: None, trusted, complete };
         same.then(|| {
             reader.next = reader.read();
             reader

@@ -7,6 +7,7 @@
 mod assemble;
 pub mod file_cache;
 pub mod given;
+mod links;
 mod packer;
 pub mod pieces;
 pub mod pipeline;

@@ -158,16 +158,6 @@ pub fn run(
         statistics: Statistics::default(),
         slots: 0,
     };
-    let assembler = Assembler::new(
-        order_end,
-        output,
-        domain,
-        writer,
-        pools,
-        setup.progress.clone(),
-        setup.settled_before,
-    )
-    .map_err(stopped)?;
     let packer = Packer {
         messages: sealed_end,
         flushed,
@@ -190,6 +180,18 @@ pub fn run(
             codecs: Codecs::new()?,
         });
     }
+    let spare = workers[0].another().map_err(stopped)?;
+    let assembler = Assembler::new(
+        order_end,
+        output,
+        domain,
+        writer,
+        pools,
+        setup.progress.clone(),
+        setup.settled_before,
+        spare,
+    )
+    .map_err(stopped)?;
     // Only the threads hold the channels' ends from here on, so that one that stops is noticed by the others.
     drop((jobs_end, seals_end, sealed, tools));
     std::thread::scope(|scope| {

@@ -1,15 +1,15 @@
 //! The planner: walks, tells changed from unchanged by the job's cache, and deals out work in key order.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
-
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::io::Errno;
 
 use super::file_cache::{CacheReader, Identity};
+use super::links::Names;
 use super::pieces::{Item, Job, Piece, Problem, Stop, Work};
 use crate::base::cancel::Cancel;
 use crate::engine::EngineError;
 use crate::pack::index::IndexMap;
+use crate::source::files::FileError;
 use crate::source::files::stat::Stat;
 use crate::source::files::walk::{Walk, WalkItem};
 
@@ -20,7 +20,7 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// Items of one batch at most.
 const BATCH_ITEMS: usize = 256;
 /// Segments of a large file that wait for the assembler.
-const SEGMENTS_AHEAD: usize = 2;
+pub const SEGMENTS_AHEAD: usize = 2;
 
 /// Where the planner sends its work: jobs to whoever is free, and their answers' ends to the assembler, in order.
 pub struct Outlet {
@@ -55,7 +55,7 @@ pub struct Planner<'p> {
     pub roots_required: bool,
     batch: Vec<Item>,
     batch_bytes: u64,
-    linked: HashSet<(u64, u64, Identity)>,
+    names: Names,
 }
 
 impl<'p> Planner<'p> {
@@ -66,20 +66,20 @@ impl<'p> Planner<'p> {
         cancel: Cancel,
         outlet: Outlet,
     ) -> Self {
-        let (batch, linked) = (Vec::new(), HashSet::new());
-        Self { caches, index, home, cancel, outlet, roots_required: true, batch, batch_bytes: 0, linked }
+        let (batch, names) = (Vec::new(), Names::default());
+        Self { caches, index, home, cancel, outlet, roots_required: true, batch, batch_bytes: 0, names }
     }
 
     /// Plans a whole walk.
     pub fn run(mut self, mut walk: Walk) -> Result<(), Stop> {
-        let mut lost_roots: Vec<PathBuf> = Vec::new();
+        let mut lost_roots: Vec<String> = Vec::new();
         for items in walk.by_ref() {
             self.cancel.check()?;
             for item in items {
                 if let Err(problem) = &item
                     && problem.root
                 {
-                    lost_roots.push(problem.error.path.clone());
+                    lost_roots.push(lost_root(&problem.error));
                 }
                 self.item(item)?;
             }
@@ -91,8 +91,7 @@ impl<'p> Planner<'p> {
         }
         self.flush()?;
         if self.roots_required && !lost_roots.is_empty() {
-            let paths: Vec<_> = lost_roots.iter().map(|path| path.display().to_string()).collect();
-            let message = format!("cannot back up {}: it cannot be read", paths.join(", "));
+            let message = format!("cannot back up {}", lost_roots.join(", and "));
             return Err(Stop::Failed(EngineError::Source(message)));
         }
         Ok(())
@@ -110,15 +109,14 @@ impl<'p> Planner<'p> {
             }
         };
         let stat = found.stat;
-        // By size and times too: an inode that was freed during the walk may already be another file.
         let shared_inode = stat.links > 1 && !stat.is_directory();
-        if shared_inode && !self.linked.insert((stat.device, stat.inode, Identity::from(&stat))) {
+        if shared_inode && self.names.is_further(&stat) {
             return self.push(Item::Link { key: found.key, stat }, 0);
         }
         let mut known = false;
         for cache in &mut self.caches {
             let Some(record) = cache.find(&found.key) else { continue };
-            known = true;
+            known |= cache.complete;
             if record.identity != Identity::from(&stat) {
                 continue;
             }
@@ -162,5 +160,13 @@ impl<'p> Planner<'p> {
         }
         let items = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_ITEMS));
         self.outlet.send(Work::Items(items))
+    }
+}
+
+fn lost_root(error: &FileError) -> String {
+    let path = error.path.display();
+    match error.errno() {
+        Some(Errno::NOENT) => format!("{path}: it does not exist"),
+        _ => format!("{path}: cannot {} it: {}", error.operation, error.cause),
     }
 }

@@ -172,7 +172,10 @@ fn key_of(part: &Part, last: Option<&[u8]>) -> Result<Vec<u8>, Stop> {
     let refused = |why: String| Stop::Failed(EngineError::Refused(why));
     let key = key_of_path(part.path.as_bytes());
     if key.is_empty() || key.split(|byte| *byte == 0).any(|name| name == b".." || name == b".") {
-        return Err(refused(format!("{:?} is no name for a stream", part.path)));
+        return Err(refused(format!(
+            "{:?} is no name for a stream\nhint: write a name or path without . and .., such as app.sql or db/app.sql",
+            part.path
+        )));
     }
     if last.is_some_and(|last| last >= key.as_slice()) {
         return Err(refused(format!("the source gave {:?} out of order: this is a bug", part.path)));

@@ -176,3 +176,48 @@ async fn a_stream_that_breaks_commits_nothing_and_ends_its_run() {
     assert!(store.list("snapshots").await.unwrap().is_empty());
     assert!(store.list("runs").await.unwrap().is_empty());
 }
+
+/// Does something when the first bytes were read.
+struct AtFirstBytes(std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Progress for AtFirstBytes {
+    fn phase(&self, _name: &'static str) {}
+    fn add_total(&self, _bytes: u64, _files: u64) {}
+    fn add_done(&self, bytes: u64, _files: u64) {
+        if let Some(action) = self.0.lock().unwrap().take_if(|_| bytes > 0) {
+            action();
+        }
+    }
+    fn current(&self, _item: &str) {}
+}
+
+#[tokio::test]
+async fn a_hard_link_whose_first_name_vanished_is_read_by_its_own() {
+    for length in [10, 3_000_000] {
+        let source = tempfile::tempdir().unwrap();
+        let path = |name: &str| source.path().join(name);
+        std::fs::write(path("a"), random(1, 2_000_000)).unwrap();
+        std::fs::write(path("b"), random(2, length)).unwrap();
+        std::fs::hard_link(path("b"), path("c")).unwrap();
+        std::fs::hard_link(path("b"), path("d")).unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let repo = repository(&store, None).await;
+        let first = path("b");
+        // The folder was looked at as a whole by then, and one worker reads in order.
+        let vanish: Box<dyn FnOnce() + Send> = Box::new(move || std::fs::remove_file(first).unwrap());
+        let progress = Arc::new(AtFirstBytes(std::sync::Mutex::new(Some(vanish))));
+        let request = FilesRequest {
+            paths: vec![source.path().to_path_buf()],
+            cwd: PathBuf::from("/"),
+            walk: WalkOptions::default(),
+        };
+        let options = BackupOptions { threads: 1, ..options() };
+        let outcome = files(&repo, &request, &options, progress, &Cancel::new()).await.unwrap();
+        let named: Vec<&str> = outcome.problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(named, [path("b").to_str().unwrap()], "only the name that is gone");
+        let found = read_all(&repo, outcome.snapshot.unwrap()).await;
+        let expected = ["c", "d"].map(|name| (path(name), random(2, length)));
+        assert_eq!(found[1..], expected);
+        assert_eq!(outcome.statistics.files, 3);
+    }
+}

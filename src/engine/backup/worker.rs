@@ -110,7 +110,14 @@ impl Worker {
         }
     }
 
-    fn job(&mut self, job: Job) -> Result<(), Stop> {
+    /// One more that only answers jobs it is given: it neither takes any nor seals.
+    pub fn another(&self) -> Result<Self, Stop> {
+        let (jobs, seals) = (crossbeam_channel::never(), crossbeam_channel::never());
+        let codecs = Codecs::new().map_err(crate::pack::PackError::Seal)?;
+        Ok(Self { tools: self.tools.clone(), jobs, seals, packer: self.packer.clone(), codecs })
+    }
+
+    pub fn job(&mut self, job: Job) -> Result<(), Stop> {
         self.tools.cancel.check()?;
         match job.work {
             Work::Items(items) => {

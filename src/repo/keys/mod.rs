@@ -11,7 +11,7 @@ pub mod slots;
 
 pub use list::{KeyInfo, KeyList, SlotRow, list};
 pub use members::{Added, Revoked, Rotated, add_owner, add_writer, revoke, rotate};
-pub use slots::{Changed, passwd, remove};
+pub use slots::{Changed, find_slot, passwd, remove};
 
 use crate::seal::slot::{Cost, Unlock};
 

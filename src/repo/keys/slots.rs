@@ -82,25 +82,35 @@ pub async fn passwd(
     Ok(changed)
 }
 
+type Found = (String, Result<Slot, SealError>);
+
+/// Errors unless exactly one slot has this id, start of an id, or label.
+pub async fn find_slot(repo: &Repository, slot: &str) -> Result<(), RepoError> {
+    named(&slots(repo.store.as_ref()).await?, slot).map(drop)
+}
+
+fn named<'f>(all: &'f [Found], slot: &str) -> Result<&'f Found, RepoError> {
+    let fits = |(name, decoded): &&Found| {
+        let label = decoded.as_ref().is_ok_and(|decoded| decoded.info.label == slot);
+        label || (slot.len() >= 4 && id_of(name).starts_with(slot))
+    };
+    let named: Vec<&Found> = all.iter().filter(fits).collect();
+    let [found] = named.as_slice() else {
+        let shown: Vec<_> = named.iter().map(|(name, _)| id_of(name)).collect();
+        return Err(RepoError::Refused(match shown.len() {
+            0 => format!("no slot has the id or label {slot:?}\nhint: `lifeboat key list` shows them"),
+            _ => format!("{slot:?} names several slots: {}", shown.join(", ")),
+        }));
+    };
+    Ok(found)
+}
+
 /// Removes one slot, named by its id, the start of it, or its label. Never the last that opens the owner's root.
 ///
 /// Removing a slot does not end the key in it: see [`super::revoke`].
 pub async fn remove(repo: &Repository, slot: &str) -> Result<Changed, RepoError> {
     let all = slots(repo.store.as_ref()).await?;
-    let named: Vec<_> = all
-        .iter()
-        .filter(|(name, decoded)| {
-            let label = decoded.as_ref().is_ok_and(|decoded| decoded.info.label == slot);
-            label || (slot.len() >= 4 && id_of(name).starts_with(slot))
-        })
-        .collect();
-    let [(name, decoded)] = named.as_slice() else {
-        let shown: Vec<_> = named.iter().map(|(name, _)| id_of(name)).collect();
-        return Err(RepoError::Refused(match shown.len() {
-            0 => format!("no slot has the id or label {slot:?}"),
-            _ => format!("{slot:?} names several slots: {}", shown.join(", ")),
-        }));
-    };
+    let (name, decoded) = named(&all, slot)?;
     let own = repo.access.identity.key;
     if decoded.as_ref().ok().map(|slot| slot.info.key) != Some(own) {
         repo.require_owner("remove another key's slot")?;

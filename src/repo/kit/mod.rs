@@ -115,14 +115,15 @@ impl Kit {
     }
 
     fn instructions(&self) -> String {
-        let address = self.addresses.first().map_or("ADDRESS", String::as_str);
+        // In single quotes for a shell.
+        let address = self.addresses.first().map_or("ADDRESS", String::as_str).replace('\'', "'\\''");
         format!(
             "Keep this where the backups are not. It opens nothing without the owner's passphrase or key file,\n\
              which is not in it. To restore on a machine that has nothing:\n\
              \x20 1. Install lifeboat {} or newer, and save this text as kit.txt.\n\
              \x20 2. Give it the storage's own credentials, as its documentation says for this kind of address.\n\
              \x20 3. lifeboat -r '{address}' --kit kit.txt snapshots\n\
-             \x20 4. lifeboat -r '{address}' --kit kit.txt restore JOB@latest --target /restored\n\
+             \x20 4. lifeboat -r '{address}' --kit kit.txt restore latest --target /restored\n\
              \x20 5. lifeboat -r '{address}' --kit kit.txt verify --read-data\n\n",
             env!("CARGO_PKG_VERSION")
         )

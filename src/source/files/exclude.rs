@@ -49,6 +49,22 @@ pub struct ExcludeOptions {
     pub larger_than_bytes: Option<u64>,
 }
 
+impl ExcludeOptions {
+    /// The pattern that matches one absolute path and nothing else.
+    pub fn exactly(path: &str) -> String {
+        let special =
+            |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !matches!(c, '/' | '-' | '_' | '.');
+        let mut pattern = String::with_capacity(path.len());
+        for c in path.chars() {
+            if special(c) {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern
+    }
+}
+
 /// A file whose presence empties its directory.
 #[derive(Debug)]
 pub(super) struct Marker {
@@ -167,6 +183,8 @@ mod tests {
             ("/srv/**/x", "srv/a/b/x", false, true),
             ("# comment", "# comment", false, false),
             ("\\#x", "#x", false, true),
+            (&ExcludeOptions::exactly("/a b/[x]*{1} "), "a b/[x]*{1} ", true, true),
+            (&ExcludeOptions::exactly("/a b/[x]*{1} "), "a b/xy{1} ", true, false),
             ("a", "A", false, false),
         ] {
             assert_eq!(
