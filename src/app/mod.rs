@@ -136,7 +136,7 @@ fn whats_there(location: &Location) -> Option<String> {
 pub async fn probe(location: &Location, store: &dyn Store) -> Result<(), RepoError> {
     match crate::repo::open::probe(store).await {
         Err(RepoError::NoRepository { location: shown }) => Err(match whats_there(location) {
-            Some(found) => RepoError::NotARepository { location: shown, found },
+            Some(found) => RepoError::NotARepository { location: shown, found: format!("it holds {found}") },
             None => RepoError::NoRepository { location: shown },
         }),
         result => result,

@@ -197,6 +197,10 @@ impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
         let exit = match error {
             EngineError::Repo(error) => return error.into(),
+            EngineError::Guard(_) => {
+                let hint = "--force removes them all the same";
+                return Self::from_chain(Exit::RetentionGuard, &error).hint(hint);
+            }
             EngineError::Full { .. } => {
                 let hint = "make room and run the same command again: it goes on where it stopped";
                 return Self::from_chain(Exit::Failed, &error).hint(hint);
@@ -204,7 +208,6 @@ impl From<EngineError> for CliError {
             EngineError::Local { .. } | EngineError::Source(_) => Exit::Failed,
             EngineError::Refused(_) => Exit::Usage,
             EngineError::Differs(_) => Exit::Damage,
-            EngineError::Guard(_) => Exit::RetentionGuard,
             EngineError::Cancelled(_) => Exit::Interrupted,
         };
         Self::from_chain(exit, &error)
