@@ -177,12 +177,11 @@ impl<'a> Assembler<'a> {
         out: Output<'a>,
         domain: &'a Domain,
         cache: Option<CacheWriter>,
-        pools: Pools,
-        progress: Arc<dyn Progress>,
         settled_before: Timestamp,
         spare: Worker,
     ) -> Result<Self, Stop> {
         let tree = TreeWriter::new(domain)?;
+        let (pools, progress) = (spare.tools.pools.clone(), spare.tools.progress.clone());
         let (pages, leaders, problems) = (Vec::new(), Leaders::default(), Vec::new());
         Ok(Self {
             order,

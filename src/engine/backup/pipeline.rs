@@ -181,17 +181,8 @@ pub fn run(
         });
     }
     let spare = workers[0].another().map_err(stopped)?;
-    let assembler = Assembler::new(
-        order_end,
-        output,
-        domain,
-        writer,
-        pools,
-        setup.progress.clone(),
-        setup.settled_before,
-        spare,
-    )
-    .map_err(stopped)?;
+    let assembler =
+        Assembler::new(order_end, output, domain, writer, setup.settled_before, spare).map_err(stopped)?;
     // Only the threads hold the channels' ends from here on, so that one that stops is noticed by the others.
     drop((jobs_end, seals_end, sealed, tools));
     std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! The real binary on local disk: exit codes, messages, JSON shapes, where passwords and the cache come from.
 
 mod continuity;
+mod golden;
 mod messages;
 mod passwords;
 mod restoring;
