@@ -191,7 +191,7 @@ fn bringing_back_and_checking() {
     folder pages 2
     references 9
     packs read 4
-    blocks opened 8
+    blocks opened 7
     chunks hashed 7
     data read N B
     no damage found in what was tested
