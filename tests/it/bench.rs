@@ -1,4 +1,4 @@
-//! A repository over memory and what every test of the verbs needs to fill it and read it.
+//! A repository over memory, and what every test of the verbs needs to fill it and read it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use lifeboat::engine::EngineError;
 use lifeboat::engine::backup::{self, BackupOptions, FilesRequest};
 use lifeboat::engine::read::select::{Selected, SnapshotPath};
 use lifeboat::engine::restore::{Outcome, RestoreOptions, restore};
-use lifeboat::format::id::SnapshotId;
+use lifeboat::format::entry::Timestamp;
+use lifeboat::format::id::{KeyId, SnapshotId};
+use lifeboat::format::manifest::{Statistics, Summary};
 use lifeboat::repo::create::{CreateOptions, create};
 use lifeboat::repo::open::{OpenOptions, open};
 use lifeboat::repo::snapshots::Filter;
@@ -93,6 +95,32 @@ pub async fn restore_to(
 
 pub fn into(target: &Path) -> RestoreOptions {
     RestoreOptions { target: target.to_path_buf(), ..RestoreOptions::default() }
+}
+
+/// What a manifest says of a snapshot that a test makes by hand, from `now`.
+pub fn summary(job: &str, now: Timestamp) -> Summary {
+    Summary {
+        author: KeyId([0; 16]),
+        source: "files".into(),
+        job: job.into(),
+        host: "host".into(),
+        user: String::new(),
+        tags: vec![],
+        started: now,
+        consistent: now,
+        finished: now,
+        statistics: Statistics::default(),
+        facts: "{}".into(),
+        parent: None,
+        original: None,
+        chunk_bytes: 65536,
+        sequence: 0,
+        previous: None,
+        heads: vec![],
+        program: "test".into(),
+        nonce: [0; 16],
+        contents_hash: [0; 32],
+    }
 }
 
 /// Every object of a kind's folder.

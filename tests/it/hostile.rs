@@ -8,8 +8,7 @@ use std::sync::Arc;
 use lifeboat::engine::restore::{RestoreOptions, plan};
 use lifeboat::format::entry::{ChunkRef, Content, Entry, Kind, Refs, Timestamp};
 use lifeboat::format::header::ObjectKind;
-use lifeboat::format::id::{ChunkId, KeyId, ShortId};
-use lifeboat::format::manifest::{Statistics, Summary};
+use lifeboat::format::id::{ChunkId, ShortId};
 use lifeboat::format::page::{Child, RecipePage};
 use lifeboat::repo::Repository;
 use lifeboat::repo::commit::Draft;
@@ -18,7 +17,7 @@ use lifeboat::repo::sink::Sink;
 use lifeboat::repo::tree::write::TreeWriter;
 use lifeboat::seal::block::Compression;
 
-use crate::bench::{into, random, reopen, repository, restore_to, select};
+use crate::bench::{into, random, reopen, repository, restore_to, select, summary};
 use crate::files_target::scratch;
 
 fn entry(kind: Kind) -> Entry {
@@ -32,31 +31,6 @@ fn entry(kind: Kind) -> Entry {
         mtime: Timestamp { seconds: 1, nanoseconds: 0 },
         xattrs: vec![],
         hardlink_to: None,
-    }
-}
-
-fn summary() -> Summary {
-    Summary {
-        author: KeyId([0; 16]),
-        source: "files".into(),
-        job: "hostile".into(),
-        host: "host".into(),
-        user: String::new(),
-        tags: vec![],
-        started: Timestamp::default(),
-        consistent: Timestamp::default(),
-        finished: Timestamp::default(),
-        statistics: Statistics::default(),
-        facts: "{}".into(),
-        parent: None,
-        original: None,
-        chunk_bytes: 65536,
-        sequence: 0,
-        previous: None,
-        heads: vec![],
-        program: "test".into(),
-        nonce: [0; 16],
-        contents_hash: [0; 32],
     }
 }
 
@@ -87,7 +61,10 @@ async fn commit(
         sink.add(ObjectKind::Meta, id, &page, None).await.unwrap();
     }
     sink.finish().await.unwrap();
-    let pending = run.put_manifest(&Draft { summary: summary(), root, paths: vec![] }).await.unwrap();
+    let pending = run
+        .put_manifest(&Draft { summary: summary("hostile", Timestamp::default()), root, paths: vec![] })
+        .await
+        .unwrap();
     run.confirm(&pending).await.unwrap();
     run.end().await;
 }

@@ -7,8 +7,8 @@ use lifeboat::base::clock::SystemClock;
 use lifeboat::base::random::SystemRandom;
 use lifeboat::format::entry::{ChunkRef, Content, Entry, Kind, Timestamp};
 use lifeboat::format::header::ObjectKind;
-use lifeboat::format::id::{ChunkId, KeyId, SnapshotId};
-use lifeboat::format::manifest::{Statistics, Summary};
+use lifeboat::format::id::{ChunkId, SnapshotId};
+use lifeboat::format::manifest::Summary;
 use lifeboat::repo::commit::Draft;
 use lifeboat::repo::create::{CreateOptions, create};
 use lifeboat::repo::open::{OpenOptions, open};
@@ -56,41 +56,16 @@ pub async fn reopen(store: &Arc<dyn Store>, password: &str) -> Repository {
 
 /// Files of bytes that do not compress; the same numbers give the same bytes.
 pub fn sample(numbers: std::ops::Range<usize>) -> Files {
-    let random = |seed: usize, length: usize| {
-        let mut bytes = vec![0; length];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        bytes
-    };
     let length = |n: usize| if n % 50 == 7 { 100_000 } else { n * 37 % 3000 };
-    numbers.map(|n| (format!("dir\0file{n:06}"), random(n, length(n)))).collect()
+    numbers.map(|n| (format!("dir\0file{n:06}"), crate::bench::random(n, length(n)))).collect()
 }
 
 fn summary(job: &str) -> Summary {
     static SECONDS: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
     let seconds = SECONDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let time = Timestamp { seconds, nanoseconds: 0 };
-    Summary {
-        author: KeyId([0; 16]),
-        source: "files".into(),
-        job: job.into(),
-        host: "host".into(),
-        user: String::new(),
-        tags: vec!["tag".into()],
-        started: time,
-        consistent: time,
-        finished: time,
-        statistics: Statistics::default(),
-        facts: r#"{"fact":1}"#.into(),
-        parent: None,
-        original: None,
-        chunk_bytes: 65536,
-        sequence: 0,
-        previous: None,
-        heads: vec![],
-        program: "test".into(),
-        nonce: [0; 16],
-        contents_hash: [0; 32],
-    }
+    let (tags, facts) = (vec!["tag".into()], r#"{"fact":1}"#.into());
+    Summary { tags, facts, ..crate::bench::summary(job, time) }
 }
 
 fn file(content: Content) -> Entry {

@@ -223,6 +223,7 @@ async fn latest_with_a_path_means_the_newest_snapshot_that_has_it() {
     for job in ["one", "two"] {
         fs::create_dir(base.join(job)).unwrap();
         fs::write(base.join(job).join("f"), job).unwrap();
+        fs::write(base.join(job).join("stays"), job).unwrap();
         back_up(&repo, job, &base.join(job)).await;
     }
     fs::remove_file(base.join("one/f")).unwrap();

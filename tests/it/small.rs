@@ -7,9 +7,8 @@ use std::sync::Arc;
 use lifeboat::base::random::SeededRandom;
 use lifeboat::format::entry::{ChunkRef, Content, Entry, Kind, Refs, Timestamp};
 use lifeboat::format::header::ObjectKind;
-use lifeboat::format::id::{ChunkId, KeyId, ShortId, SnapshotId};
+use lifeboat::format::id::{ChunkId, ShortId, SnapshotId};
 use lifeboat::format::keyring::Key;
-use lifeboat::format::manifest::{Statistics, Summary};
 use lifeboat::repo::commit::Draft;
 use lifeboat::repo::create::{CreateOptions, create};
 use lifeboat::repo::open::{OpenOptions, open};
@@ -22,6 +21,8 @@ use lifeboat::repo::{RepoError, Repository, World};
 use lifeboat::seal::block::Compression;
 use lifeboat::seal::slot::Unlock;
 use lifeboat::store::Store;
+
+pub use crate::bench::summary;
 
 /// File name → chunks.
 pub type Files = BTreeMap<String, Vec<Vec<u8>>>;
@@ -57,31 +58,6 @@ pub fn files(chunks: impl IntoIterator<Item = u64>) -> Files {
     let chunks: Vec<u64> = chunks.into_iter().collect();
     let name = |pair: &[u64]| format!("f{:04}", pair[0]);
     chunks.chunks(2).map(|pair| (name(pair), pair.iter().map(|n| chunk(*n)).collect())).collect()
-}
-
-pub fn summary(job: &str, now: Timestamp) -> Summary {
-    Summary {
-        author: KeyId([0; 16]),
-        source: "files".into(),
-        job: job.into(),
-        host: "host".into(),
-        user: String::new(),
-        tags: vec![],
-        started: now,
-        consistent: now,
-        finished: now,
-        statistics: Statistics::default(),
-        facts: "{}".into(),
-        parent: None,
-        original: None,
-        chunk_bytes: 65536,
-        sequence: 0,
-        previous: None,
-        heads: vec![],
-        program: "test".into(),
-        nonce: [0; 16],
-        contents_hash: [0; 32],
-    }
 }
 
 fn entry(content: Content) -> Entry {

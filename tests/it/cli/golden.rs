@@ -184,14 +184,16 @@ fn bringing_back_and_checking() {
     to remove: /extra
     [0]
     "#);
-    assert_snapshot!(told(&machine, &["verify", "--read-data"]), @r#"
+    // Two threads may open the same block.
+    let verified = told(&machine, &["verify", "--read-data"]);
+    let stable = verified.lines().filter(|line| !line.starts_with("blocks opened "));
+    assert_snapshot!(stable.collect::<Vec<_>>().join("\n"), @r#"
     snapshots 2
     small objects 10
     packs 4
     folder pages 2
     references 9
     packs read 4
-    blocks opened 7
     chunks hashed 7
     data read N B
     no damage found in what was tested
