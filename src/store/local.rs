@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::direct::write_around_cache;
 use super::{Listed, Store, StoreError, StoreErrorKind, name};
 
 /// Where a file system has no nameless files, a file with this prefix is renamed instead. A listing never
@@ -275,7 +276,7 @@ fn unsupported(error: &io::Error) -> bool {
 fn write_nameless(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?);
-    file.write_all(bytes)?;
+    write_around_cache(&mut file, bytes)?;
     file.sync_all()?; // scenario 2
     let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(rustix::fs::linkat(CWD, &by_descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
@@ -286,7 +287,7 @@ fn write_and_rename(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> 
         .prefix(TEMP_PREFIX)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(folder)?;
-    temp.write_all(bytes)?;
+    write_around_cache(temp.as_file_mut(), bytes)?;
     rustix::fs::fsync(temp.as_file().as_fd())?; // scenario 2
     match rustix::fs::renameat_with(CWD, temp.path(), CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => {

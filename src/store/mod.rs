@@ -9,6 +9,7 @@
 //! what the conformance suite checks; [`fault`] breaks those promises on purpose.
 
 pub mod count;
+mod direct;
 pub mod fault;
 pub mod local;
 pub mod location;
