@@ -4,7 +4,9 @@
 //! from the domain's cut key: without the key the cut points of known content cannot be predicted. The table and
 //! the masks are part of the format; golden vectors in the tests pin them.
 
-use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+mod gear;
+
+use fastcdc::v2020::{Normalization, select_masks};
 use zeroize::Zeroizing;
 
 /// How finely a stream is cut. Recorded in the snapshot, so that a job's boundaries keep matching.
@@ -38,7 +40,6 @@ pub struct Cutter {
     profile: Profile,
     masks: (u64, u64),
     gear: Zeroizing<Vec<u64>>,
-    gear_shifted: Zeroizing<Vec<u64>>,
 }
 
 impl Cutter {
@@ -50,32 +51,32 @@ impl Cutter {
         hasher.finalize_xof().fill(&mut table[..]);
         let gear: Zeroizing<Vec<u64>> =
             Zeroizing::new(table.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect());
-        let gear_shifted = Zeroizing::new(gear.iter().map(|value| value << 1).collect());
         let masks = select_masks(profile.nominal_bytes as usize, Normalization::Level1);
-        Self { profile, masks, gear, gear_shifted }
+        debug_assert!((masks.0 | masks.1) >> gear::MEMORY_BYTES == 0);
+        Self { profile, masks, gear }
     }
 
     pub fn profile(&self) -> Profile {
         self.profile
     }
 
-    /// Length of the first chunk of `bytes`. When `bytes` is not the end of the stream it must hold at least
-    /// [`Profile::max_bytes`], or the cut would depend on how the stream was read.
+    /// Length of the first chunk of `bytes`. All of `bytes` means that no cut was found in them: unless they are
+    /// the end of the stream or hold more than [`Profile::max_bytes`], the chunk may go on behind them.
     pub fn cut(&self, bytes: &[u8]) -> usize {
+        let table: &gear::Table = self.gear.first_chunk().expect("made with 256 entries");
         let (strict, relaxed) = self.masks;
-        cut_gear(
-            bytes,
-            self.profile.min_bytes(),
-            self.profile.nominal_bytes as usize,
-            self.profile.max_bytes(),
-            strict,
-            relaxed,
-            strict << 1,
-            relaxed << 1,
-            &self.gear,
-            &self.gear_shifted,
-        )
-        .1
+        let length = bytes.len().min(self.profile.max_bytes());
+        let least = self.profile.min_bytes();
+        if length <= least {
+            return length;
+        }
+        // Positions are tried in pairs: of an odd length the last byte is none.
+        let nominal = length.min(self.profile.nominal_bytes as usize) & !1;
+        let mut hash = 0;
+        let early = gear::scan(table, &bytes[least..nominal], strict, &mut hash).map(|at| least + at);
+        let late =
+            || gear::scan(table, &bytes[nominal..length & !1], relaxed, &mut hash).map(|at| nominal + at);
+        early.or_else(late).unwrap_or(length)
     }
 }
 
@@ -108,6 +109,51 @@ mod tests {
         assert_eq!((lengths.len(), &digest.to_hex()[..16]), GOLDEN);
     }
     const GOLDEN: (usize, &str) = (13, "c6b6f0d57f737eca");
+
+    /// The reference, byte after byte.
+    fn reference(cutter: &Cutter, bytes: &[u8]) -> usize {
+        let (profile, (strict, relaxed)) = (cutter.profile, cutter.masks);
+        let shifted: Vec<u64> = cutter.gear.iter().map(|value| value << 1).collect();
+        let (least, most) = (profile.min_bytes(), profile.max_bytes());
+        let nominal = profile.nominal_bytes as usize;
+        let (wide, loose) = (strict << 1, relaxed << 1);
+        fastcdc::v2020::cut_gear(
+            bytes,
+            least,
+            nominal,
+            most,
+            strict,
+            relaxed,
+            wide,
+            loose,
+            &cutter.gear,
+            &shifted,
+        )
+        .1
+    }
+
+    #[test]
+    fn lanes_cut_where_the_reference_does() {
+        let bytes = sample(3 << 20);
+        // Few different bytes make cuts rarer and lanes agree; many make them frequent.
+        let coarse: Vec<u8> = bytes.iter().map(|byte| byte & 3).collect();
+        for exponent in 10..=20 {
+            let cutter = Cutter::new(&[exponent as u8; 32], Profile::new(1 << exponent).unwrap());
+            for source in [&bytes, &coarse, &vec![0; 1 << 20]] {
+                let mut at = 0;
+                while at < source.len() {
+                    let length = cutter.cut(&source[at..]);
+                    assert_eq!(length, reference(&cutter, &source[at..]), "2^{exponent} at {at}");
+                    // Ends anywhere: odd, inside a lane, before the nominal size.
+                    for end in [at + length / 2, at + length + 1, at + length, at + length * 2 / 3] {
+                        let part = &source[at..end.min(source.len())];
+                        assert_eq!(cutter.cut(part), reference(&cutter, part), "2^{exponent} {at}..{end}");
+                    }
+                    at += length;
+                }
+            }
+        }
+    }
 
     #[test]
     fn other_keys_cut_elsewhere_and_edits_stay_local() {
