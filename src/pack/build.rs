@@ -44,8 +44,13 @@ pub struct PackBuilder {
 impl PackBuilder {
     /// A pack under `sealer`'s key.
     pub fn new(sealer: &PackSealer, capacity_bytes: usize) -> Self {
+        Self::new_in(sealer, Vec::with_capacity(capacity_bytes))
+    }
+
+    /// [`Self::new`] in a buffer that may have been used before.
+    pub fn new_in(sealer: &PackSealer, mut bytes: Vec<u8>) -> Self {
         let header = sealer.header().clone();
-        let mut bytes = Vec::with_capacity(capacity_bytes);
+        bytes.clear();
         bytes.extend_from_slice(&header.encode());
         Self {
             header,

@@ -22,6 +22,18 @@ impl Gatherer {
         Self { target_bytes, block: RawBlock::default() }
     }
 
+    /// Whether the next chunk begins a block.
+    pub fn is_empty(&self) -> bool {
+        self.block.chunks.is_empty()
+    }
+
+    /// Gathers the next block in a buffer that was used before. Only while [`Self::is_empty`].
+    pub fn begin_in(&mut self, mut buffer: Vec<u8>) {
+        debug_assert!(self.is_empty());
+        buffer.clear();
+        self.block.bytes = buffer;
+    }
+
     /// Adds a chunk; a complete block comes back.
     pub fn add(&mut self, id: ChunkId, bytes: &[u8]) -> Option<RawBlock> {
         if self.block.bytes.capacity() == 0 {

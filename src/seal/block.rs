@@ -6,6 +6,7 @@
 //! move to another pack unopened.
 
 use x25519_dalek::{PublicKey, StaticSecret};
+use zstd::zstd_safe::CParameter;
 
 use super::SealError;
 use super::access::{Access, Domain};
@@ -15,6 +16,11 @@ use crate::format::header::{Header, Kem, ObjectKind, VERSION};
 use crate::format::id::{ChunkId, RepoId, RunId};
 use crate::format::keyring::{EpochKeys, Key};
 use crate::format::pack::{BLOCK_RAW_LIMIT, Codec, Origin};
+
+/// At the default level, matches of 6 bytes cost a twelfth more time than they save space: see
+/// `docs/decisions/0003-default-compression-level.md`.
+const TUNED_LEVEL: i32 = 2;
+const TUNED_SHORTEST_MATCH: u32 = 7;
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,11 +203,24 @@ impl PackSealer {
         raw: &[u8],
         compression: Compression,
     ) -> Result<SealedBlock, SealError> {
+        self.seal_in(codecs, ordinal, raw, compression, Vec::new())
+    }
+
+    /// [`Self::seal`] into an empty buffer that was used before.
+    pub fn seal_in(
+        &self,
+        codecs: &mut Codecs,
+        ordinal: u32,
+        raw: &[u8],
+        compression: Compression,
+        mut bytes: Vec<u8>,
+    ) -> Result<SealedBlock, SealError> {
         debug_assert!(raw.len() <= BLOCK_RAW_LIMIT as usize);
         let raw_length = raw.len() as u32;
         let codec = codecs.compress(raw, compression)?;
         let plain: &[u8] = if codec == Codec::Zstd { &codecs.compressed } else { raw };
-        let mut bytes = Vec::with_capacity(plain.len() + TAG_BYTES);
+        bytes.clear();
+        bytes.reserve(plain.len() + TAG_BYTES);
         bytes.extend_from_slice(plain);
         let aad = self.binding.aad(ordinal, raw_length, codec);
         encrypt_from(&self.key, u64::from(ordinal), &aad, &mut bytes, 0)?;
@@ -279,7 +298,11 @@ impl Codecs {
     fn compress(&mut self, raw: &[u8], compression: Compression) -> Result<Codec, SealError> {
         let Compression::Zstd(level) = compression else { return Ok(Codec::Raw) };
         if level != self.level {
-            self.compressor.set_compression_level(level).map_err(|_| SealError::Compression)?;
+            let failed = |_| SealError::Compression;
+            self.compressor.set_compression_level(level).map_err(failed)?;
+            // 0 is what the level says.
+            let shortest = if level == TUNED_LEVEL { TUNED_SHORTEST_MATCH } else { 0 };
+            self.compressor.set_parameter(CParameter::MinMatch(shortest)).map_err(failed)?;
             self.level = level;
         }
         self.compressed.clear();

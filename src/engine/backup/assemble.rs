@@ -12,8 +12,8 @@ use super::file_cache::{CacheWriter, Identity, Record};
 use super::given::Given;
 use super::links::{Counted, Leaders};
 use super::pieces::{
-    Cut, FileEnd, Item, Job, PackMessage, PackSlot, Part, Piece, Pools, Problem, ReadPart, SealJob, Stop,
-    Work,
+    Cut, FileEnd, Item, Job, PackMessage, PackSlot, Part, Piece, Pool, Pools, Problem, ReadPart, SealJob,
+    Stop, Work,
 };
 use super::plan::{LARGE_FILE_BYTES, SEGMENTS_AHEAD};
 use super::worker::Worker;
@@ -64,6 +64,9 @@ pub struct Output<'a> {
     pub pack_bytes: usize,
     pub data: Lane,
     pub meta: Lane,
+    /// Buffers for blocks of data, and how much one may come to hold.
+    pub blocks: Pool,
+    pub block_capacity_bytes: usize,
     pub seals: Sender<SealJob>,
     pub packer: Sender<PackMessage>,
     /// Packs that are in the local index by now: their chunks need not be remembered here any more.
@@ -92,6 +95,9 @@ impl Output<'_> {
             return Ok(());
         }
         let lane = if kind == ObjectKind::Data { &mut self.data } else { &mut self.meta };
+        if kind == ObjectKind::Data && lane.gatherer.is_empty() {
+            lane.gatherer.begin_in(self.blocks.take(self.block_capacity_bytes));
+        }
         match lane.gatherer.add(id, bytes) {
             Some(block) => self.seal(kind, block),
             None => Ok(()),

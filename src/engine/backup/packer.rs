@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::Semaphore;
 
-use super::pieces::{Counts, PackMessage, PackSlot, Stop};
+use super::pieces::{Counts, PackMessage, PackSlot, Pool, Stop};
+use crate::format::header::ObjectKind;
 use crate::format::id::RunId;
 use crate::format::pack::IndexPack;
 use crate::pack::PackError;
@@ -20,6 +21,10 @@ use crate::store::{Store, StoreError};
 
 /// Packs on their way to storage at a time.
 const UPLOADS: usize = 2;
+/// What a pack may hold above its size: a block, and what its directory takes.
+const PACK_EXCESS_BYTES: usize = 2 << 20;
+/// First room of a pack of metadata.
+const META_PACK_FROM_BYTES: usize = 1 << 20;
 /// So many chunks in acknowledged packs make an index object and free their memory: about 5 MB.
 const PUBLISH_CHUNKS: usize = 250_000;
 
@@ -34,6 +39,10 @@ type Ack = Result<IndexPack, StoreError>;
 /// See the module.
 pub struct Packer {
     pub messages: Receiver<PackMessage>,
+    /// Where the buffers of appended blocks go back to.
+    pub sealed: Pool,
+    /// The buffers of packs that were put.
+    pub packs: Pool,
     pub flushed: Sender<Vec<IndexPack>>,
     pub store: Arc<dyn Store>,
     pub access: Arc<Access>,
@@ -65,10 +74,17 @@ impl Packer {
             started += 1;
             let permit = self.runtime.block_on(uploads.clone().acquire_owned());
             let (store, acks, name) = (self.store.clone(), acks.clone(), pack.name());
-            let counts = self.counts.clone();
+            let is_data = slot.kind == ObjectKind::Data;
+            let (counts, packs) = (self.counts.clone(), self.packs.clone());
             self.runtime.spawn(async move {
                 let size_bytes = pack.bytes.len() as u64;
+                let mut bytes = pack.bytes.clone();
                 let result = store.put(&name, pack.bytes).await;
+                if bytes.is_unique() && is_data {
+                    // Emptied first: turning into a vector moves what is left to the front.
+                    bytes.clear();
+                    packs.give(bytes.into());
+                }
                 counts.pack_bytes.fetch_add(size_bytes, Ordering::Relaxed);
                 drop(permit);
                 // The packer may have stopped for another reason.
@@ -99,10 +115,13 @@ impl Packer {
 
     fn take(&self, message: PackMessage, open: &mut HashMap<u64, OpenPack>) -> Arc<PackSlot> {
         let mut pack = |slot: &Arc<PackSlot>, change: &mut dyn FnMut(&mut OpenPack)| {
-            change(open.entry(slot.number).or_insert_with(|| OpenPack {
-                builder: PackBuilder::new(&slot.sealer, self.pack_bytes + (1 << 20)),
-                blocks: 0,
-                expected: None,
+            change(open.entry(slot.number).or_insert_with(|| {
+                // Metadata is mostly little: its packs grow with what comes.
+                let buffer = match slot.kind {
+                    ObjectKind::Data => self.packs.take(self.pack_bytes + PACK_EXCESS_BYTES),
+                    _ => Vec::with_capacity(META_PACK_FROM_BYTES),
+                };
+                OpenPack { builder: PackBuilder::new_in(&slot.sealer, buffer), blocks: 0, expected: None }
             }));
         };
         match message {
@@ -111,6 +130,7 @@ impl Packer {
                     pack.builder.append(&sealed, std::mem::take(&mut chunks));
                     pack.blocks += 1;
                 });
+                self.sealed.give(sealed.bytes);
                 slot
             }
             PackMessage::Close { slot, blocks } => {

@@ -39,6 +39,8 @@ const JOBS_AHEAD: usize = 16;
 const SEGMENTS_KEPT: usize = 4;
 /// Blocks that wait to be sealed.
 const BLOCKS_AHEAD: usize = 4;
+/// Buffers of packs that were put, kept for use again.
+const PACKS_KEPT: usize = 1;
 /// Sealed blocks that wait for the packer.
 const SEALED_AHEAD: usize = 8;
 
@@ -129,6 +131,7 @@ pub fn run(
         compression: setup.compression,
         pools: pools.clone(),
         blocks: Pool::new(BLOCKS_AHEAD),
+        sealed: Pool::new(SEALED_AHEAD),
         counts: setup.counts.clone(),
         progress: setup.progress.clone(),
         cancel: setup.cancel.clone(),
@@ -148,6 +151,8 @@ pub fn run(
         pack_bytes: setup.pack_bytes,
         data: Lane::new(ObjectKind::Data, DATA_BLOCK_BYTES),
         meta: Lane::new(ObjectKind::Meta, META_BLOCK_BYTES),
+        blocks: tools.blocks.clone(),
+        block_capacity_bytes: DATA_BLOCK_BYTES + setup.profile.max_bytes(),
         seals,
         packer: sealed.clone(),
         flushed: flushed_end,
@@ -160,6 +165,8 @@ pub fn run(
     };
     let packer = Packer {
         messages: sealed_end,
+        sealed: tools.sealed.clone(),
+        packs: Pool::new(PACKS_KEPT),
         flushed,
         store: setup.store.clone(),
         access: setup.access.clone(),

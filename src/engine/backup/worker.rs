@@ -33,7 +33,10 @@ pub struct Tools {
     pub content_key: [u8; 32],
     pub compression: Compression,
     pub pools: Pools,
+    /// Plaintext of blocks: the assembler takes them, sealing gives them back.
     pub blocks: Pool,
+    /// Sealed blocks: sealing takes them, the packer gives them back.
+    pub sealed: Pool,
     pub counts: Arc<Counts>,
     pub progress: Arc<dyn Progress>,
     pub cancel: Cancel,
@@ -86,9 +89,10 @@ impl Worker {
 
     fn seal(&mut self, job: SealJob) -> Result<(), Stop> {
         let SealJob { slot, ordinal, block } = job;
+        let room = self.tools.sealed.take(0);
         let sealed = slot
             .sealer
-            .seal(&mut self.codecs, ordinal, &block.bytes, self.tools.compression)
+            .seal_in(&mut self.codecs, ordinal, &block.bytes, self.tools.compression, room)
             .map_err(crate::pack::PackError::Seal)?;
         slot.sealed_bytes.fetch_add(sealed.bytes.len(), Ordering::Relaxed);
         self.tools.blocks.give(block.bytes);
@@ -298,9 +302,12 @@ impl Worker {
             self.tools.progress.add_done(read, 0);
             let mut chunks = Vec::with_capacity(filled / self.tools.cutter.profile().min_bytes() / 2);
             let mut at = 0;
-            // A cut near the end of what was read would depend on how it was read.
-            while if ended { at < filled } else { filled - at >= max_bytes } {
+            while at < filled {
                 let length = self.tools.cutter.cut(&buffer[at..filled]);
+                // A chunk that only ends where the reading did may go on with what is read next.
+                if length == filled - at && !ended {
+                    break;
+                }
                 chunks.push(Cut { id: self.id(&buffer[at..at + length]), start: at, length });
                 at += length;
             }
