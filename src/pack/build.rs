@@ -15,6 +15,10 @@ use crate::seal::object::seal_directory;
 /// Packs below this many bytes are padded to a Padmé length, larger ones to 4 KiB.
 const PADME_BELOW_BYTES: u64 = 4 << 20;
 
+/// Packs that get room of at least this many bytes begin at a page's start in memory.
+const LARGE_BYTES: usize = 8 << 20;
+const PAGE_BYTES: usize = 4096;
+
 /// A complete pack, ready to be put.
 #[derive(Debug)]
 pub struct FinishedPack {
@@ -34,6 +38,8 @@ impl FinishedPack {
 /// A pack under construction.
 pub struct PackBuilder {
     header: Header,
+    /// Where the pack begins in `bytes`.
+    start: usize,
     bytes: Vec<u8>,
     origins: Vec<Origin>,
     blocks: Vec<Block<ChunkId>>,
@@ -51,9 +57,14 @@ impl PackBuilder {
     pub fn new_in(sealer: &PackSealer, mut bytes: Vec<u8>) -> Self {
         let header = sealer.header().clone();
         bytes.clear();
+        // A large pack that begins at a page's start can go to disk without being copied once more.
+        let start = if bytes.capacity() < LARGE_BYTES { 0 } else { bytes.as_ptr().align_offset(PAGE_BYTES) };
+        let start = if start < PAGE_BYTES { start } else { 0 };
+        bytes.resize(start, 0);
         bytes.extend_from_slice(&header.encode());
         Self {
             header,
+            start,
             bytes,
             origins: Vec::new(),
             blocks: Vec::new(),
@@ -64,7 +75,7 @@ impl PackBuilder {
 
     /// Bytes so far, without the directory.
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.start
     }
 
     pub fn is_empty(&self) -> bool {
@@ -105,7 +116,7 @@ impl PackBuilder {
         let padded = |length: u64| {
             if length < PADME_BELOW_BYTES { padme(length) } else { length.next_multiple_of(4096) }
         };
-        let length = self.bytes.len() as u64;
+        let length = self.len_bytes() as u64;
         let least = length + TAG_BYTES as u64 + 1;
         let target = padded(length);
         if target == length {
@@ -137,20 +148,21 @@ impl PackBuilder {
             block_hashes: self.block_hashes,
         };
         let sealed = seal_directory(access, &self.header, &directory).map_err(PackError::Seal)?;
-        self.header.directory_offset = self.bytes.len() as u64;
+        self.header.directory_offset = (self.bytes.len() - self.start) as u64;
         self.header.directory_length = sealed.len() as u64;
         self.bytes.extend_from_slice(&sealed);
         let header = self.header.encode();
-        self.bytes[..header.len()].copy_from_slice(&header);
-        let hash = ObjectHash(*blake3::hash(&self.bytes).as_bytes());
+        self.bytes[self.start..self.start + header.len()].copy_from_slice(&header);
+        let bytes = Bytes::from(self.bytes).slice(self.start..);
+        let hash = ObjectHash(*blake3::hash(&bytes).as_bytes());
         let index = IndexPack::from_directory(
             hash,
             self.header.kind,
-            self.bytes.len() as u64,
+            bytes.len() as u64,
             origin_of(&self.header),
             &directory,
         );
-        Ok(FinishedPack { hash, bytes: self.bytes.into(), index })
+        Ok(FinishedPack { hash, bytes, index })
     }
 }
 

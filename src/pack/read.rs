@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::PackError;
 use super::index::{BlockInfo, IndexMap};
+use crate::base::pool::Pool;
 use crate::format::header::ObjectKind;
 use crate::format::id::{ChunkId, ShortId};
 use crate::format::pack::Origin;
@@ -14,11 +15,21 @@ use crate::seal::access::{Access, Domain};
 use crate::seal::block::{BlockOpener, Codecs};
 use crate::store::Store;
 
-/// An opened block.
+/// Opened blocks' buffers that wait to be used again.
+const SPARE_BUFFERS: usize = 8;
+
+/// An opened block. Its buffer goes back to the reader.
 #[derive(Debug)]
 pub struct OpenBlock {
     pub info: Arc<BlockInfo>,
     pub bytes: Vec<u8>,
+    spare: Pool,
+}
+
+impl Drop for OpenBlock {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl OpenBlock {
@@ -58,13 +69,15 @@ pub struct Reader {
     openers: Mutex<Openers>,
     cache: Mutex<Cache>,
     cache_bytes: usize,
+    spare: Pool,
 }
 
 impl Reader {
     /// Keeps up to `cache_bytes` of opened blocks.
     pub fn new(store: Arc<dyn Store>, access: Arc<Access>, index: Arc<IndexMap>, cache_bytes: usize) -> Self {
         let (openers, cache) = (Mutex::default(), Mutex::default());
-        Self { store, access, index, openers, cache, cache_bytes }
+        let spare = Pool::new(SPARE_BUFFERS);
+        Self { store, access, index, openers, cache, cache_bytes, spare }
     }
 
     fn opener(&self, info: &BlockInfo) -> Result<Arc<BlockOpener>, PackError> {
@@ -100,14 +113,15 @@ impl Reader {
     pub fn open(
         &self,
         info: &Arc<BlockInfo>,
-        stored: Vec<u8>,
+        stored: &[u8],
         codecs: &mut Codecs,
     ) -> Result<OpenBlock, PackError> {
         let opener = self.opener(info)?;
+        let room = self.spare.take(0);
         let bytes = opener
-            .open(codecs, info.ordinal, info.raw_length, info.codec, stored)
+            .open(codecs, info.ordinal, info.raw_length, info.codec, stored, room)
             .map_err(|cause| self.broken(info, cause))?;
-        Ok(OpenBlock { info: info.clone(), bytes })
+        Ok(OpenBlock { info: info.clone(), bytes, spare: self.spare.clone() })
     }
 
     async fn block(&self, info: &Arc<BlockInfo>) -> Result<Arc<OpenBlock>, PackError> {
@@ -116,7 +130,7 @@ impl Reader {
         }
         let stored = self.fetch(info).await?;
         let mut codecs = Codecs::new().map_err(PackError::Seal)?;
-        let block = Arc::new(self.open(info, stored.into(), &mut codecs)?);
+        let block = Arc::new(self.open(info, &stored, &mut codecs)?);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.size_bytes += block.bytes.len();
         cache.order.push_back(info.row);

@@ -250,24 +250,36 @@ impl BlockOpener {
         Ok(Self { key, binding })
     }
 
-    /// Authenticates, decrypts (in place) and decompresses. `bytes` is the block as stored; the result is exactly
-    /// `raw_length` bytes.
+    /// Authenticates, decrypts and decompresses. `stored` is the block as it lies in the pack; the result is exactly
+    /// `raw_length` bytes, in `room` or in new memory.
     pub fn open(
         &self,
         codecs: &mut Codecs,
         ordinal: u32,
         raw_length: u32,
         codec: Codec,
-        mut bytes: Vec<u8>,
+        stored: &[u8],
+        mut room: Vec<u8>,
     ) -> Result<Vec<u8>, SealError> {
         let aad = self.binding.aad(ordinal, raw_length, codec);
-        let length = decrypt(&self.key, u64::from(ordinal), &aad, &mut bytes)?;
-        bytes.truncate(length);
-        match codec {
-            Codec::Raw if length == raw_length as usize => Ok(bytes),
-            Codec::Raw => Err(SealError::Damaged),
-            Codec::Zstd => codecs.decompress(&bytes, raw_length),
+        let Codecs { reopened, decompressor, .. } = codecs;
+        reopened.clear();
+        reopened.extend_from_slice(stored);
+        let length = decrypt(&self.key, u64::from(ordinal), &aad, reopened)?;
+        if raw_length > BLOCK_RAW_LIMIT {
+            return Err(SealError::Damaged);
         }
+        room.clear();
+        match codec {
+            Codec::Raw => room.extend_from_slice(&reopened[..length]),
+            Codec::Zstd => {
+                room.reserve(raw_length as usize);
+                decompressor
+                    .decompress_to_buffer(&reopened[..length], &mut room)
+                    .map_err(|_| SealError::Damaged)?;
+            }
+        }
+        if room.len() == raw_length as usize { Ok(room) } else { Err(SealError::Damaged) }
     }
 }
 
@@ -278,7 +290,7 @@ pub struct Codecs {
     level: i32,
     /// The last block as zstd left it.
     compressed: Vec<u8>,
-    /// The last block sealed and opened again.
+    /// The last block sealed and opened again, or just opened.
     reopened: Vec<u8>,
 }
 
@@ -309,13 +321,5 @@ impl Codecs {
         self.compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
         self.compressor.compress_to_buffer(raw, &mut self.compressed).map_err(|_| SealError::Compression)?;
         Ok(if self.compressed.len() < raw.len() { Codec::Zstd } else { Codec::Raw })
-    }
-
-    fn decompress(&mut self, bytes: &[u8], raw_length: u32) -> Result<Vec<u8>, SealError> {
-        if raw_length > BLOCK_RAW_LIMIT {
-            return Err(SealError::Damaged);
-        }
-        let raw = self.decompressor.decompress(bytes, raw_length as usize).map_err(|_| SealError::Damaged)?;
-        if raw.len() == raw_length as usize { Ok(raw) } else { Err(SealError::Damaged) }
     }
 }

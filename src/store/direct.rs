@@ -12,8 +12,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// Smaller writes are not worth the two calls.
 const LEAST_BYTES: usize = 1 << 20;
-/// Written at a time, out of a buffer of this size.
+/// Written at a time, out of a buffer of this size, where the bytes lie as they come.
 const STEP_BYTES: usize = 1 << 20;
+/// Written at a time where the bytes already lie as they must.
+const ALIGNED_STEP_BYTES: usize = 4 << 20;
 /// Address, offset and length of a direct write are multiples of the device's block: 512 or 4096.
 const ALIGNMENT_BYTES: usize = 4096;
 
@@ -36,22 +38,33 @@ fn set_direct(file: &File, on: bool) -> io::Result<()> {
 
 /// Writes as much as goes in whole blocks; returns how much that was.
 fn write_aligned(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
-    let mut room = vec![0; STEP_BYTES + ALIGNMENT_BYTES];
+    let whole = bytes.len() / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
+    let mut room = if is_aligned(bytes) { Vec::new() } else { vec![0; STEP_BYTES + ALIGNMENT_BYTES] };
     let start = room.as_ptr().align_offset(ALIGNMENT_BYTES).min(ALIGNMENT_BYTES);
-    let room = &mut room[start..start + STEP_BYTES];
     let mut written = 0;
-    loop {
-        let length = (bytes.len() - written).min(STEP_BYTES) / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
-        room[..length].copy_from_slice(&bytes[written..written + length]);
-        match if length == 0 { Ok(0) } else { file.write(&room[..length]) } {
-            Ok(0) => return Ok(written),
+    while written < whole {
+        let rest = &bytes[written..whole];
+        let step = if room.is_empty() {
+            &rest[..rest.len().min(ALIGNED_STEP_BYTES)]
+        } else {
+            let step = &mut room[start..start + rest.len().min(STEP_BYTES)];
+            step.copy_from_slice(&rest[..step.len()]);
+            step
+        };
+        match file.write(step) {
+            Ok(0) => break,
             Ok(count) => written += count,
             // Another alignment is wanted here, or a short write broke ours.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => return Ok(written),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => break,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(written)
+}
+
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(ALIGNMENT_BYTES)
 }
 
 #[cfg(test)]
@@ -64,11 +77,14 @@ mod tests {
         let places = [std::env::temp_dir(), "/dev/shm".into(), ".".into()];
         for place in places.iter().filter(|place| place.is_dir()) {
             for length in [0, 1, LEAST_BYTES - 1, LEAST_BYTES, LEAST_BYTES + 1, 3 * STEP_BYTES + 4097] {
-                let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
-                let mut file = tempfile::NamedTempFile::new_in(place).unwrap();
-                write_around_cache(file.as_file_mut(), &bytes).unwrap();
-                assert_eq!(std::fs::read(file.path()).unwrap(), bytes, "{length} bytes in {place:?}");
-                assert!(!fcntl_getfl(file.as_file()).unwrap().contains(OFlags::DIRECT));
+                let room: Vec<u8> = (0..length + ALIGNMENT_BYTES + 1).map(|n| (n % 251) as u8).collect();
+                let start = room.as_ptr().align_offset(ALIGNMENT_BYTES);
+                for bytes in [&room[start..start + length], &room[start + 1..start + 1 + length]] {
+                    let mut file = tempfile::NamedTempFile::new_in(place).unwrap();
+                    write_around_cache(file.as_file_mut(), bytes).unwrap();
+                    assert!(std::fs::read(file.path()).unwrap() == bytes, "{length} bytes in {place:?}");
+                    assert!(!fcntl_getfl(file.as_file()).unwrap().contains(OFlags::DIRECT));
+                }
             }
         }
     }

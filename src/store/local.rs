@@ -25,12 +25,16 @@ use rustix::io::Errno;
 
 use super::direct::write_around_cache;
 use super::{Listed, Store, StoreError, StoreErrorKind, name};
+use crate::base::pool::Pool;
 
 /// Where a file system has no nameless files, a file with this prefix is renamed instead. A listing never
 /// shows one, and removes those older than [`STALE`].
 const TEMP_PREFIX: &str = ".tmp-";
 /// No write takes this long. Were a clock wrong, the live write would fail at its rename and be repeated.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Buffers of reads kept for use again.
+const SPARE_BUFFERS: usize = 4;
 
 /// See the module's page.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ struct Shared {
     settle: Duration,
     /// Folders known to exist durably.
     folders: Mutex<HashSet<PathBuf>>,
+    /// Buffers of reads that are over.
+    spare: Pool,
 }
 
 impl LocalStore {
@@ -61,7 +67,8 @@ impl LocalStore {
             return Err(fail(StoreErrorKind::Config, cause));
         }
         let root = root.canonicalize().map_err(|e| fail(kind_of(&e), e))?;
-        let shared = Shared { root, location, settle, folders: Mutex::default() };
+        let (folders, spare) = (Mutex::default(), Pool::new(SPARE_BUFFERS));
+        let shared = Shared { root, location, settle, folders, spare };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -139,6 +146,26 @@ fn make_folders(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => fsync_folder(parent),
         _ => fsync_folder(Path::new(".")),
+    }
+}
+
+/// A buffer that goes back when the last who reads it is done.
+struct Lent {
+    buffer: Vec<u8>,
+    /// How much of it was read; the rest is whatever it held before.
+    length: usize,
+    spare: Pool,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -340,9 +367,10 @@ impl Store for LocalStore {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, cause));
             }
             let length = usize::try_from(length).map_err(io::Error::other)?;
-            let mut buffer = vec![0; length];
-            file.read_exact_at(&mut buffer, offset)?;
-            Ok(Bytes::from(buffer))
+            let mut lent =
+                Lent { buffer: shared.spare.take_filled(length), length, spare: shared.spare.clone() };
+            file.read_exact_at(&mut lent.buffer[..length], offset)?;
+            Ok(Bytes::from_owner(lent))
         };
         self.run("read", name, read).await
     }

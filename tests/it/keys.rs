@@ -53,7 +53,7 @@ async fn a_writer_adds_and_deduplicates_but_opens_nothing() {
         let block = writer.index.blocks_of(&pack).unwrap()[0].clone();
         let stored = writer.reader.fetch(&block).await.unwrap().to_vec();
         let mut codecs = lifeboat::seal::block::Codecs::new().unwrap();
-        assert!(writer.reader.open(&block, stored, &mut codecs).is_err());
+        assert!(writer.reader.open(&block, &stored, &mut codecs).is_err());
     }
     for result in [
         keys::rotate(&writer).await.map(drop),

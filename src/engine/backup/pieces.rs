@@ -12,9 +12,10 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 
 use super::file_cache::Record;
+pub use crate::base::pool::Pool;
 use crate::engine::EngineError;
 use crate::format::entry::Entry;
 use crate::format::header::ObjectKind;
@@ -168,32 +169,4 @@ impl<E: Into<EngineError>> From<E> for Stop {
 pub struct Pools {
     pub batches: Pool,
     pub segments: Pool,
-}
-
-/// Buffers given back to be used again: touching fresh memory costs as much as hashing it.
-#[derive(Clone)]
-pub struct Pool {
-    free: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
-}
-
-impl Pool {
-    pub fn new(limit: usize) -> Self {
-        Self { free: crossbeam_channel::bounded(limit) }
-    }
-    /// An empty buffer with room for about `capacity_bytes`.
-    pub fn take(&self, capacity_bytes: usize) -> Vec<u8> {
-        let mut buffer = self.free.1.try_recv().unwrap_or_default();
-        buffer.clear();
-        buffer.reserve(capacity_bytes);
-        buffer
-    }
-    /// A buffer of `length_bytes` that still holds what it held before.
-    pub fn take_filled(&self, length_bytes: usize) -> Vec<u8> {
-        let mut buffer = self.free.1.try_recv().unwrap_or_default();
-        buffer.resize(length_bytes, 0);
-        buffer
-    }
-    pub fn give(&self, buffer: Vec<u8>) {
-        let _ = self.free.0.try_send(buffer);
-    }
 }

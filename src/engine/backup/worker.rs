@@ -134,25 +134,25 @@ impl Worker {
     }
 
     fn items(&mut self, items: Vec<Item>) -> Piece {
-        let mut buffer = self.tools.pools.batches.take(SEGMENT_BYTES);
+        let mut buffer = Scratch { bytes: self.tools.pools.batches.take_filled(SEGMENT_BYTES), filled: 0 };
         let mut parts = Vec::with_capacity(items.len());
         for item in items {
             parts.push(match item {
                 Item::Unchanged { record, stat } => Part::Unchanged { record, stat },
                 Item::Link { key, stat } => Part::Link { key, stat },
                 Item::Read { key, stat, known } => {
-                    let before = buffer.len();
+                    let before = buffer.filled;
                     match self.read_small(key, stat, known, &mut buffer) {
                         Ok(part) => Part::Read(Box::new(part)),
                         Err(error) => {
-                            buffer.truncate(before);
+                            buffer.filled = before;
                             Part::Lost(problem(&error))
                         }
                     }
                 }
             });
         }
-        Piece::Batch { buffer, parts }
+        Piece::Batch { buffer: buffer.bytes, parts }
     }
 
     fn id(&self, bytes: &[u8]) -> ChunkId {
@@ -164,7 +164,7 @@ impl Worker {
         key: Vec<u8>,
         stat: Stat,
         known: bool,
-        buffer: &mut Vec<u8>,
+        buffer: &mut Scratch,
     ) -> Result<ReadPart, FileError> {
         let Some(files) = &self.tools.files else { return Err(no_reader(&key)) };
         if !stat.is_file() {
@@ -174,22 +174,23 @@ impl Worker {
         }
         let mut file = files.open(&key)?;
         let captured = files.describe(&file);
-        let start = buffer.len();
+        let start = buffer.filled;
         let expected = usize::try_from(file.data_bytes()).unwrap_or(0);
         read_to_end(&mut file, buffer, expected).map_err(|cause| read_error(&key, cause))?;
         let outcome = file.finish()?;
         let mut chunks = Vec::new();
         let mut at = start;
-        while at < buffer.len() {
-            let length = self.tools.cutter.cut(&buffer[at..]);
-            chunks.push(Cut { id: self.id(&buffer[at..at + length]), start: at, length });
+        let content = buffer.filled();
+        while at < content.len() {
+            let length = self.tools.cutter.cut(&content[at..]);
+            chunks.push(Cut { id: self.id(&content[at..at + length]), start: at, length });
             at += length;
         }
-        let data_bytes = (buffer.len() - start) as u64;
+        let data_bytes = (content.len() - start) as u64;
         self.tools.counts.read_bytes.fetch_add(data_bytes, Ordering::Relaxed);
         self.tools.progress.add_done(data_bytes, 0);
         let hash = (chunks.len() > 1)
-            .then(|| *blake3::keyed_hash(&self.tools.content_key, &buffer[start..]).as_bytes());
+            .then(|| *blake3::keyed_hash(&self.tools.content_key, &content[start..]).as_bytes());
         let mut end = self.end(key, captured, known, outcome.changed, buffer);
         set_content(&mut end.entry, outcome.size_bytes, outcome.holes, hash);
         Ok(ReadPart { end, chunks })
@@ -202,7 +203,7 @@ impl Worker {
         captured: Captured,
         known: bool,
         changed: bool,
-        buffer: &mut Vec<u8>,
+        buffer: &mut Scratch,
     ) -> FileEnd {
         let mut problems: Vec<Problem> = captured.problems.iter().map(problem).collect();
         if changed {
@@ -211,8 +212,8 @@ impl Worker {
         }
         let mut long_xattrs = Vec::new();
         for (name, value) in captured.long_xattrs {
-            let cut = Cut { id: self.id(&value), start: buffer.len(), length: value.len() };
-            buffer.extend_from_slice(&value);
+            let cut = Cut { id: self.id(&value), start: buffer.filled, length: value.len() };
+            buffer.append(&value);
             long_xattrs.push((name, cut));
         }
         let (stat, entry) = (Some(captured.stat), captured.entry);
@@ -239,9 +240,9 @@ impl Worker {
             Ok(outcome) => outcome,
             Err(error) => return self.answer(answer, Piece::Lost(problem(&error))),
         };
-        let mut xattr_bytes = Vec::new();
-        let mut end = self.end(key, captured, known, outcome.changed, &mut xattr_bytes);
-        end.xattr_bytes = xattr_bytes;
+        let mut xattrs = Scratch::default();
+        let mut end = self.end(key, captured, known, outcome.changed, &mut xattrs);
+        end.xattr_bytes = xattrs.filled().to_vec();
         set_content(&mut end.entry, outcome.size_bytes, outcome.holes, hash);
         self.answer(answer, Piece::End(Box::new(end)))
     }
@@ -355,25 +356,41 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8], mut filled: usize) -> std::io:
 }
 
 /// Like `Read::read_to_end` with a good guess, so that a small file takes one read and one that finds the end.
-fn read_to_end(reader: &mut dyn Read, buffer: &mut Vec<u8>, expected: usize) -> std::io::Result<()> {
-    let start = buffer.len();
+fn read_to_end(reader: &mut dyn Read, buffer: &mut Scratch, expected: usize) -> std::io::Result<()> {
+    let start = buffer.filled;
     loop {
-        let wanted = if buffer.len() - start < expected { expected - (buffer.len() - start) } else { 4096 };
-        let length = buffer.len();
-        buffer.resize(length + wanted, 0);
-        match reader.read(&mut buffer[length..]) {
-            Ok(0) => {
-                buffer.truncate(length);
-                return Ok(());
-            }
-            Ok(read) => buffer.truncate(length + read),
-            Err(error) => {
-                buffer.truncate(length);
-                if error.kind() != std::io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        let left = expected.saturating_sub(buffer.filled - start);
+        match reader.read(buffer.room(if left > 0 { left } else { 4096 })) {
+            Ok(0) => return Ok(()),
+            Ok(read) => buffer.filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
+    }
+}
+
+/// A buffer that was used before: behind what was filled now lies whatever it held then.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Scratch {
+    fn filled(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+    /// Where the next `wanted` bytes go.
+    fn room(&mut self, wanted: usize) -> &mut [u8] {
+        let end = self.filled + wanted;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.filled..end]
+    }
+    fn append(&mut self, bytes: &[u8]) {
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.filled += bytes.len();
     }
 }
 

@@ -113,7 +113,7 @@ impl<'r, 'p> Repacker<'r, 'p> {
         if !next.reseal {
             return self.move_over(info, &stored).await;
         }
-        let opened = self.source.open(info, stored.to_vec(), &mut self.codecs)?;
+        let opened = self.source.open(info, &stored, &mut self.codecs)?;
         self.seal_anew(next, &opened.bytes).await
     }
 

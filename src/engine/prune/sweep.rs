@@ -217,7 +217,7 @@ impl Trust<'_> {
         let domain = self.repo.access.domain(block.pack.domain)?;
         let stored = reader.fetch(block).await?;
         let mut codecs = crate::seal::block::Codecs::new()?;
-        let Ok(opened) = reader.open(block, stored.to_vec(), &mut codecs) else { return Ok(false) };
+        let Ok(opened) = reader.open(block, &stored, &mut codecs) else { return Ok(false) };
         for (chunk, _) in &block.chunks {
             if opened.chunk(domain, chunk).is_ok() {
                 self.verified.insert((block.row, *chunk));

@@ -182,7 +182,7 @@ fn work<T: Send>(reader: &Reader, queue: &Mutex<mpsc::Receiver<Job<T>>>, handler
             Some(Job::Block { wanted, stored, _room }) => {
                 let Wanted { info, tag } = wanted;
                 let opened = match (&mut codecs, stored) {
-                    (Ok(codecs), Ok(stored)) => reader.open(&info, stored.into(), codecs),
+                    (Ok(codecs), Ok(stored)) => reader.open(&info, &stored, codecs),
                     (_, Err(error)) => Err(error),
                     (Err(_), _) => Err(PackError::Seal(crate::seal::SealError::Compression)),
                 };

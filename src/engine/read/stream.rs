@@ -31,7 +31,7 @@ type Opened = Result<Option<Arc<SoundBlock>>, PackError>;
 
 #[derive(Debug)]
 struct SoundBlock {
-    bytes: Vec<u8>,
+    block: OpenBlock,
     /// Offsets of chunks that are not what their id says.
     wrong: Vec<u32>,
 }
@@ -119,9 +119,12 @@ impl ContentStream {
             None => None,
         };
         let (mut streamed, mut ended) = (0, false);
+        let (mut filling, mut low) = (false, 0);
         loop {
             let mut wanted = Vec::new();
-            while planned.len() < AHEAD {
+            // Not one by one: blocks that are asked for together are read together.
+            while planned.len() < AHEAD && (filling || planned.len() <= low) {
+                filling = true;
                 if refs.is_empty() && !ended {
                     match recipe.next(&mut |_| true).await? {
                         Some(page) => refs.extend(page),
@@ -135,6 +138,9 @@ impl ContentStream {
                     Plan::Missing => return Err(PackError::Missing(reference.id).into()),
                 }
                 refs.pop_front();
+            }
+            if filling {
+                (filling, low) = (false, planned.len() * 3 / 4);
             }
             self.fetcher.submit(wanted).await;
             let Some(first) = planned.pop_front() else { break };
@@ -160,7 +166,7 @@ impl ContentStream {
                 end += next.reference.length;
                 planned.pop_front();
             }
-            bytes_done(&block.bytes[start as usize..end as usize])?;
+            bytes_done(&block.block.bytes[start as usize..end as usize])?;
         }
         let right = hasher.is_none_or(|hasher| Some(*hasher.finalize().as_bytes()) == content.hash);
         if streamed == content.data_bytes() && right {
@@ -181,7 +187,7 @@ impl ContentStream {
         }
         let State::Ready(Some(block)) = &*state else { return Ok(None) };
         let end = planned.offset as usize + planned.reference.length as usize;
-        let sound = end <= block.bytes.len() && !block.wrong.contains(&planned.offset);
+        let sound = end <= block.block.bytes.len() && !block.wrong.contains(&planned.offset);
         Ok(sound.then(|| block.clone()))
     }
 
@@ -251,5 +257,5 @@ fn check_block(access: &Access, info: &BlockInfo, opened: Result<OpenBlock, Pack
         }
         offset = end;
     }
-    Ok(Some(Arc::new(SoundBlock { bytes: block.bytes, wrong })))
+    Ok(Some(Arc::new(SoundBlock { block, wrong })))
 }

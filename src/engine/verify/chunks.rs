@@ -145,7 +145,7 @@ fn is_loss(kind: StoreErrorKind) -> bool {
 async fn open_block(reader: &Reader, block: &Arc<BlockInfo>) -> Result<Vec<ShortId>, PackError> {
     let stored = reader.fetch(block).await?;
     let mut codecs = Codecs::new().map_err(PackError::Seal)?;
-    let opened = reader.open(block, stored.into(), &mut codecs)?;
+    let opened = reader.open(block, &stored, &mut codecs)?;
     let domain = reader.access().domain(block.pack.domain).map_err(PackError::Seal)?;
     let wrong = |id: &&ShortId| opened.chunk(domain, id).is_err();
     Ok(block.chunks.iter().map(|(id, _)| id).filter(wrong).copied().collect())

@@ -220,6 +220,7 @@ impl Told<'_> {
 
 fn work(shared: &Arc<Shared>, results: &Sender<Message>) {
     let Ok(mut codecs) = Codecs::new() else { return };
+    let mut room = Vec::new();
     loop {
         let job = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(job) = job else { return };
@@ -227,6 +228,7 @@ fn work(shared: &Arc<Shared>, results: &Sender<Message>) {
             shared,
             openers: HashMap::new(),
             codecs: &mut codecs,
+            room: &mut room,
             found: Found::default(),
             hasher: blake3::Hasher::new(),
         };
@@ -277,6 +279,8 @@ struct Pack<'p> {
     shared: &'p Arc<Shared>,
     openers: HashMap<Origin, Result<BlockOpener, SealError>>,
     codecs: &'p mut Codecs,
+    /// Where blocks are opened.
+    room: &'p mut Vec<u8>,
     found: Found,
     hasher: blake3::Hasher,
 }
@@ -346,7 +350,9 @@ impl Pack<'_> {
             }
             Err(cause) => return Err(cause.clone()),
         };
-        let raw = opener.open(self.codecs, block.ordinal, block.raw_length, block.codec, stored.to_vec())?;
+        let (ordinal, raw_length) = (block.ordinal, block.raw_length);
+        let room = std::mem::take(self.room);
+        let raw = opener.open(self.codecs, ordinal, raw_length, block.codec, stored, room)?;
         let full = job.directory.as_ref().and_then(|directory| directory.blocks.get(number));
         let mut rest = raw.as_slice();
         for (at, (id, length)) in block.chunks.iter().enumerate() {
@@ -358,6 +364,7 @@ impl Pack<'_> {
                 self.found.chunks.push((block.offset, *id));
             }
         }
+        *self.room = raw;
         Ok(())
     }
 }
