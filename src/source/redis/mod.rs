@@ -7,7 +7,7 @@
 pub mod address;
 pub mod capture;
 mod crc64;
-mod ephemeral;
+pub mod ephemeral;
 mod facts;
 mod flow;
 mod info;
@@ -62,6 +62,7 @@ impl From<RedisError> for SourceError {
         match error {
             RedisError::Cancelled(cancelled) => Self::Cancelled(cancelled),
             RedisError::Refused(why) => Self::Refused(why),
+            RedisError::Differs(why) => Self::Differs(why),
             error => Self::Service(Box::new(error)),
         }
     }
