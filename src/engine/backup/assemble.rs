@@ -30,9 +30,10 @@ use crate::pack::build::PackSeed;
 use crate::pack::gather::{Gatherer, RawBlock};
 use crate::pack::index::IndexMap;
 use crate::policy::continuity::Yield;
+use crate::repo::RepoError;
 use crate::repo::reach::Reach;
-use crate::repo::recipe::RecipeWriter;
-use crate::repo::tree::write::TreeWriter;
+use crate::repo::recipe::{RecipeWriter, check_recipe_page};
+use crate::repo::tree::write::{TreeWriter, check_tree_page};
 use crate::seal::access::{Access, Domain};
 use crate::source::files::stat::{FileType, Stat};
 
@@ -80,6 +81,9 @@ pub struct Output<'a> {
     pub slots: u64,
 }
 
+/// Whether a new page is one that readers accept.
+type Check = fn(&[u8]) -> Result<(), RepoError>;
+
 impl Output<'_> {
     fn chunk(&mut self, kind: ObjectKind, id: ChunkId, bytes: &[u8]) -> Result<(), Stop> {
         let short = id.short();
@@ -102,6 +106,15 @@ impl Output<'_> {
             Some(block) => self.seal(kind, block),
             None => Ok(()),
         }
+    }
+
+    /// A page; a new one must pass `check`.
+    fn page(&mut self, id: ChunkId, page: &[u8], check: Check) -> Result<(), Stop> {
+        let short = id.short();
+        if !self.fresh.contains(&short) && !self.index.contains(self.access.home, ObjectKind::Meta, &short)? {
+            check(page)?;
+        }
+        self.chunk(ObjectKind::Meta, id, page)
     }
 
     fn seal(&mut self, kind: ObjectKind, block: RawBlock) -> Result<(), Stop> {
@@ -225,7 +238,7 @@ impl<'a> Assembler<'a> {
             Ok(())
         })?;
         for (id, page) in pages {
-            self.out.chunk(ObjectKind::Meta, id, &page)?;
+            self.out.page(id, &page, check_tree_page)?;
         }
         self.out.finish()?;
         if let Some(cache) = &mut self.cache {
@@ -296,7 +309,7 @@ impl<'a> Assembler<'a> {
     fn recipe_pages(&mut self, ids: &mut Vec<u8>) -> Result<(), Stop> {
         for (id, page) in std::mem::take(&mut self.pages) {
             Record::push_id(ids, ObjectKind::Meta, &id.short());
-            self.out.chunk(ObjectKind::Meta, id, &page)?;
+            self.out.page(id, &page, check_recipe_page)?;
         }
         Ok(())
     }
@@ -485,7 +498,7 @@ impl<'a> Assembler<'a> {
             Ok(())
         })?;
         for (id, page) in std::mem::take(&mut self.pages) {
-            self.out.chunk(ObjectKind::Meta, id, &page)?;
+            self.out.page(id, &page, check_tree_page)?;
         }
         Ok(())
     }
