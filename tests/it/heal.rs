@@ -20,10 +20,19 @@ impl Place {
     }
 
     fn once() -> Self {
+        Self::of(8)
+    }
+
+    /// Little data, backed up once.
+    pub fn small() -> Self {
+        Self::of(0)
+    }
+
+    fn of(files: usize) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         let source = place.source();
         std::fs::create_dir_all(source.join("deep/er")).unwrap();
-        for n in 0..8 {
+        for n in 0..files {
             std::fs::write(source.join(format!("deep/er/{n}")), random(n, 700_000)).unwrap();
         }
         std::fs::write(source.join("small"), "small").unwrap();
