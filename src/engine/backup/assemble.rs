@@ -30,9 +30,8 @@ use crate::pack::build::PackSeed;
 use crate::pack::gather::{Gatherer, RawBlock};
 use crate::pack::index::IndexMap;
 use crate::policy::continuity::Yield;
-use crate::repo::RepoError;
 use crate::repo::reach::Reach;
-use crate::repo::recipe::{RecipeWriter, check_recipe_page};
+use crate::repo::recipe::{PageCheck, RecipeWriter, check_recipe_page};
 use crate::repo::tree::write::{TreeWriter, check_tree_page};
 use crate::seal::access::{Access, Domain};
 use crate::source::files::stat::{FileType, Stat};
@@ -81,9 +80,6 @@ pub struct Output<'a> {
     pub slots: u64,
 }
 
-/// Whether a new page is one that readers accept.
-type Check = fn(&[u8]) -> Result<(), RepoError>;
-
 impl Output<'_> {
     fn chunk(&mut self, kind: ObjectKind, id: ChunkId, bytes: &[u8]) -> Result<(), Stop> {
         let short = id.short();
@@ -108,8 +104,7 @@ impl Output<'_> {
         }
     }
 
-    /// A page; a new one must pass `check`.
-    fn page(&mut self, id: ChunkId, page: &[u8], check: Check) -> Result<(), Stop> {
+    fn page(&mut self, id: ChunkId, page: &[u8], check: PageCheck) -> Result<(), Stop> {
         let short = id.short();
         if !self.fresh.contains(&short) && !self.index.contains(self.access.home, ObjectKind::Meta, &short)? {
             check(page)?;
