@@ -13,6 +13,7 @@ use crate::format::entry::Timestamp;
 use crate::source::capture::Capture;
 use crate::source::redis::address::Address as RedisAddress;
 use crate::source::redis::capture::RedisCapture;
+use crate::source::redis::folder::FolderTarget;
 use crate::source::redis::live::{LiveOptions, LiveTarget};
 use crate::source::redis::reach::Tcp as RedisTcp;
 use crate::source::sqlite::{SqliteCapture, SqliteTarget};
@@ -49,7 +50,7 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 3] = ["sqlite:", "redis://", "rediss://"];
+const SCHEMES: [&str; 4] = ["sqlite:", "redis-dir:", "redis://", "rediss://"];
 
 /// Whether `text` is the address of a service rather than a path.
 pub fn is_service(text: &str) -> bool {
@@ -84,6 +85,9 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             let capture = RedisCapture::start(&server, reach, around.now, &around.cancel)?;
             Ok(OpenCapture { capture: Box::new(capture), kind: "redis", job: server.name() })
         }
+        Some(("redis-dir:", _)) => Err(AppError::Refused(
+            "a folder is no consistent source while its server writes\nhint: back up the server: redis://HOST".into(),
+        )),
         _ => Err(unknown(address)),
     }
 }
@@ -111,6 +115,11 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let TargetFlags { force, flush_first } = flags;
             let options = LiveOptions { force, flush_first, withheld: crate::config::SECRET_VARIABLES };
             let target = LiveTarget::new(&server, reach, options, &around.spool, around.now, &around.cancel)?;
+            Ok(Box::new(target))
+        }
+        Some(("redis-dir:", folder)) => {
+            let withheld = crate::config::SECRET_VARIABLES;
+            let target = FolderTarget::new(folder, flags.force, withheld, around.now, &around.cancel)?;
             Ok(Box::new(target))
         }
         _ => Err(unknown(address)),

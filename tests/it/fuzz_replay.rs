@@ -34,6 +34,7 @@ fn check_other(target: &str, bytes: &[u8]) {
                 assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
             }
         }
+        "redis_rdb" => lifeboat::source::redis::rdb::reads_alike(bytes),
         "byte_size" => drop(lifeboat::base::byte_size::parse(text)),
         "exclude" => {
             let Some((at, rest)) = bytes.split_first() else { return };
@@ -56,7 +57,8 @@ fn check_other(target: &str, bytes: &[u8]) {
     }
 }
 
-const OTHER: [&str; 9] = [
+const OTHER: [&str; 10] = [
+    "redis_rdb",
     "slot",
     "manifest_parts",
     "location",

@@ -9,7 +9,7 @@ use crate::base::secret::Secret;
 use crate::source::capture::SourceError;
 
 const PORT: u16 = 6379;
-const OPTIONS: [&str; 5] = ["mode", "ca", "password-file", "timeout", "appendonly"];
+const OPTIONS: [&str; 4] = ["mode", "ca", "password-file", "timeout"];
 /// How long a server may say nothing.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -116,7 +116,7 @@ impl Address {
                     seconds.ok_or_else(|| refused(format!("timeout={value}: write seconds, as 120s")))?;
                 self.timeout = Duration::from_secs(seconds);
             }
-            other => return Err(unknown(other)),
+            other => return Err(unknown(other, &OPTIONS)),
         }
         Ok(())
     }
@@ -161,8 +161,8 @@ pub fn options(query: &str) -> Result<Vec<(String, String)>, SourceError> {
 }
 
 /// The refusal of an option there is not, with the nearest there is.
-pub fn unknown(key: &str) -> SourceError {
-    let nearest = OPTIONS.into_iter().min_by_key(|known| distance(known, key)).unwrap_or_default();
+pub fn unknown(key: &str, options: &[&str]) -> SourceError {
+    let nearest = options.iter().min_by_key(|known| distance(known, key)).copied().unwrap_or_default();
     refused(format!("there is no option {key:?}\nhint: did you mean {nearest}?"))
 }
 

@@ -11,10 +11,13 @@ use serde_json::{Map, Value};
 
 use super::RedisError;
 use super::address::{Address, Mode};
+use super::bgsave::Saved;
+use super::cluster::{self, Master};
 use super::flow::{Flow, Stream};
 use super::info::{self, Info, RunClock, timestamp};
 use super::rdb::{Nothing, Reader};
 use super::reach::Reach;
+use super::scan::Scan;
 use super::wire::{Login, Wire};
 use super::{facts, rights};
 use crate::base::cancel::Cancel;
@@ -35,6 +38,9 @@ struct Node {
     reach: Arc<dyn Reach>,
     path: String,
 }
+
+/// An RDB under way, what is to be said of it, and how it is got.
+type Way = (Box<dyn Flow>, Map<String, Value>, Mode);
 
 /// A part being read.
 enum Current {
@@ -111,7 +117,15 @@ impl RedisCapture {
             facts.insert("users".into(), names.into());
         }
         let nodes = if info.is_on("cluster_enabled") {
-            return Err(SourceError::Refused(format!("{} is part of a cluster", reach.name())));
+            let masters =
+                cluster::masters(&mut wire, &reach).map_err(|error| rights::explain(error, address))?;
+            let number = masters.len();
+            warnings.push(format!(
+                "{number} masters are captured one after the other, each of an instant of its own"
+            ));
+            let node =
+                |master: Master| Node { path: format!("nodes/{}.rdb", master.id), reach: master.reach };
+            masters.into_iter().map(node).collect()
         } else {
             VecDeque::from([Node { reach, path: RDB_PART.into() }])
         };
@@ -137,15 +151,11 @@ impl RedisCapture {
         let skew_ms = info::skew_ms(&mut wire, &self.clock)?;
         let asked_ms = self.clock.now_ms();
         let is_idle = Info::of(&mut wire)?.number("rdb_bgsave_in_progress") == Some(0);
-        let stream = Stream::start(&node.reach, &self.login, &self.cancel)?;
-        let mut facts = Map::new();
-        facts.insert("way".into(), Mode::Stream.name().into());
-        facts.insert("point_in_time".into(), true.into());
-        if let Some((id, offset)) = &stream.position {
-            facts.insert("replication".into(), serde_json::json!({ "id": id, "offset": offset }));
-        }
+        let (flow, mut facts, way) = self.flow(&node, skew_ms)?;
+        facts.insert("way".into(), way.name().into());
+        facts.insert("point_in_time".into(), (way != Mode::Scan).into());
         let mut current = CurrentRdb {
-            flow: Box::new(stream),
+            flow,
             reader: Reader::new(asked_ms + skew_ms),
             node,
             first: vec![0; FIRST_BYTES],
@@ -155,14 +165,54 @@ impl RedisCapture {
             consistent_ms: asked_ms,
         };
         current.read_ahead()?;
+        let created = current.reader.tally().created_seconds();
+        if way == Mode::Bgsave
+            && created.is_none_or(|created| created < (asked_ms + skew_ms).div_euclid(1000) - 1)
+        {
+            return Err(RedisError::Unable(format!(
+                "the RDB file found here is not the one that {} just wrote\n\
+                 hint: the server may run in a container or elsewhere; leave out mode=bgsave",
+                current.node.reach.name()
+            )));
+        }
         // The fork came before the second the file names was over, and after we asked unless one was under way.
-        let lag_ms = i64::try_from(info.lag().as_millis()).unwrap_or(i64::MAX);
-        if let Some(created) = current.reader.tally().created_seconds() {
+        if let Some(created) = created.filter(|_| way == Mode::Stream) {
             let earliest = (created - 1).saturating_mul(1000).saturating_sub(skew_ms);
             current.consistent_ms = if is_idle { earliest.max(asked_ms) } else { earliest };
         }
+        let lag_ms = i64::try_from(info.lag().as_millis()).unwrap_or(i64::MAX);
         current.consistent_ms = current.consistent_ms.saturating_sub(lag_ms);
         Ok(current)
+    }
+
+    /// The node's RDB, in the way that was asked for or is possible.
+    fn flow(&mut self, node: &Node, skew_ms: i64) -> Result<Way, RedisError> {
+        let mut facts = Map::new();
+        let (reach, login, cancel) = (&node.reach, &self.login, &self.cancel);
+        if self.mode == Mode::Bgsave {
+            if let Some(saved) = Saved::start(reach, login, cancel)? {
+                return Ok((Box::new(saved), facts, Mode::Bgsave));
+            }
+            self.warnings
+                .push(format!("the file {} saved is not here: it was streamed instead", reach.name()));
+        }
+        if self.mode != Mode::Scan {
+            match Stream::start(reach, login, cancel) {
+                Ok(stream) => {
+                    if let Some((id, offset)) = &stream.position {
+                        facts.insert("replication".into(), serde_json::json!({ "id": id, "offset": offset }));
+                    }
+                    return Ok((Box::new(stream), facts, Mode::Stream));
+                }
+                Err(error) if self.mode == Mode::Auto && is_not_for_us(&error) => {
+                    let line = rights::line(login.user.as_deref(), Mode::Stream);
+                    self.warnings.push(format!("{error}; a capture of one instant needs: {line}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let scan = Scan::start(reach, login, self.clock, skew_ms, cancel)?;
+        Ok((Box::new(scan), facts, Mode::Scan))
     }
 
     fn end(&mut self, current: CurrentRdb) -> Result<(), RedisError> {
@@ -205,6 +255,11 @@ impl RedisCapture {
         self.current = Some(Current::Users { text, at: 0 });
         Ok(Some(part(USERS_PART, self.clock.now_ms())))
     }
+}
+
+/// Whether the server keeps replication to itself.
+fn is_not_for_us(error: &RedisError) -> bool {
+    ["NOPERM", "ERR unknown command", "ERR Unknown command"].iter().any(|word| error.is_said(word))
 }
 
 fn part(path: &str, at_ms: i64) -> Part {

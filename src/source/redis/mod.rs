@@ -5,11 +5,14 @@
 //! of exactly the instant it was forked at.
 
 pub mod address;
+mod bgsave;
 pub mod capture;
+mod cluster;
 mod crc64;
-pub mod ephemeral;
+mod ephemeral;
 mod facts;
 mod flow;
+pub mod folder;
 mod info;
 pub mod live;
 mod payload;
@@ -18,6 +21,7 @@ pub mod rdb;
 pub mod reach;
 mod replicate;
 mod rights;
+mod scan;
 mod spool;
 mod tls;
 mod users;
@@ -62,7 +66,6 @@ impl From<RedisError> for SourceError {
         match error {
             RedisError::Cancelled(cancelled) => Self::Cancelled(cancelled),
             RedisError::Refused(why) => Self::Refused(why),
-            RedisError::Differs(why) => Self::Differs(why),
             error => Self::Service(Box::new(error)),
         }
     }

@@ -5,7 +5,7 @@ use super::address::{Address, Mode};
 use super::wire::Login;
 
 const STREAM: &str = "+psync +replconf +info +time +config|get +acl|list";
-const SCAN: &str = "~* +info +time +select +scan +dump +pttl +function|dump +config|get +acl|list";
+const SCAN: &str = "~* +@read +select +function|dump +info +time +config|get +acl|list";
 const BGSAVE: &str = "+bgsave +info +time +config|get +acl|list";
 
 /// The line that gives a user what capturing takes.

@@ -39,7 +39,9 @@ impl Redis {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(program("redis-cli"));
         command.args(["-p", &self.server.port.to_string()]).args(words).stdin(Stdio::null());
-        command.env("REDISCLI_AUTH", &self.password);
+        if !self.password.is_empty() {
+            command.env("REDISCLI_AUTH", &self.password);
+        }
         command
     }
 

@@ -89,3 +89,19 @@ impl Sink for Nothing {
         Ok(())
     }
 }
+
+/// For tests and fuzzing: bytes read whole and in small pieces must come to the same.
+pub fn reads_alike(bytes: &[u8]) {
+    let read = |step: usize| {
+        let mut reader = Reader::new(0);
+        for piece in bytes.chunks(step) {
+            reader.feed(piece, &mut Nothing)?;
+        }
+        reader.finish()
+    };
+    let whole = read(bytes.len().max(1));
+    for step in [1, 3, 64] {
+        // Where an error is noticed may differ; that there is one may not.
+        assert_eq!(read(step).ok(), whole.clone().ok(), "in pieces of {step}");
+    }
+}

@@ -108,3 +108,45 @@ fn a_redis_server_that_is_not_there_gives_no_snapshot() {
 fn damage_in_the_repository_leaves_a_redis_target_as_it_was() {
     conformance::damage_reaches_no_target(&mut Pair::new());
 }
+
+/// What happens to a server's answer on its way.
+#[derive(Clone, Copy)]
+pub enum Proxied {
+    /// One bit changes.
+    Flipped,
+    /// It ends.
+    Cut,
+}
+
+/// A port that leads to a server; the byte at `at` of each long answer meets its fate.
+pub fn proxy(server: u16, fate: Proxied, at: usize) -> u16 {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let upstream = TcpStream::connect(("127.0.0.1", server)).unwrap();
+            let (mut asks, mut asked) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut asks, &mut asked));
+            let (mut from, mut to) = (upstream, client);
+            std::thread::spawn(move || {
+                let (mut passed, mut buffer) = (0, [0; 4096]);
+                while let Ok(length @ 1..) = from.read(&mut buffer) {
+                    let place = (passed..passed + length).contains(&at).then(|| at - passed);
+                    passed += length;
+                    match (place, fate) {
+                        (Some(place), Proxied::Flipped) => buffer[place] ^= 1,
+                        (Some(_), Proxied::Cut) => break,
+                        (None, _) => {}
+                    }
+                    if to.write_all(&buffer[..length]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
