@@ -79,14 +79,18 @@ pub fn location(settings: &Settings) -> Result<&Location, AppError> {
 /// The store at a location. A local folder that does not exist is a repository that does not exist. With a recovery
 /// kit, the store of the repository that the settings name is completed from it.
 pub fn open_store(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
-    let store = store::open(location, &settings.store).map_err(|error| match error.kind {
-        StoreErrorKind::NotFound => RepoError::NoRepository { location: location.to_string() }.into(),
-        _ => AppError::from(error),
-    })?;
+    let store = storage(settings, location)?;
     match kit(settings, location) {
         Some(path) => Ok(crate::engine::kit::load(path)?.over(store)),
         None => Ok(store),
     }
+}
+
+fn storage(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
+    store::open(location, &settings.store).map_err(|error| match error.kind {
+        StoreErrorKind::NotFound => RepoError::NoRepository { location: location.to_string() }.into(),
+        _ => AppError::from(error),
+    })
 }
 
 fn kit<'s>(settings: &'s Settings, location: &Location) -> Option<&'s Path> {
@@ -100,11 +104,28 @@ pub async fn open_repository(
     location: &Location,
     unlock: &Unlock,
 ) -> Result<Repository, AppError> {
-    let store = open_store(settings, location)?;
+    open_as(settings, location, unlock, false).await
+}
+
+/// Opens it to be verified, even with a damaged config or roster.
+pub async fn open_to_verify(
+    settings: &Settings,
+    location: &Location,
+    unlock: &Unlock,
+) -> Result<Repository, AppError> {
+    open_as(settings, location, unlock, true).await
+}
+
+async fn open_as(
+    settings: &Settings,
+    location: &Location,
+    unlock: &Unlock,
+    lenient: bool,
+) -> Result<Repository, AppError> {
+    let kit = kit(settings, location).map(crate::engine::kit::load).transpose()?;
     let cache = usable_cache(settings);
-    let from_kit = kit(settings, location).is_some();
-    let options = OpenOptions { cache, from_kit, ..OpenOptions::default() };
-    Ok(open(store, unlock, &options, world()).await?)
+    let options = OpenOptions { cache, kit: kit.as_ref(), lenient, ..OpenOptions::default() };
+    Ok(open(storage(settings, location)?, unlock, &options, world()).await?)
 }
 
 /// The store at a location where nothing of a repository is yet; a local folder is made.

@@ -84,12 +84,25 @@ impl Context {
 
     /// Opens a repository with the password that the settings give, wherever it is.
     pub async fn open_at(&self, location: &Location) -> Result<Repository, CliError> {
+        self.open_as(location, false).await
+    }
+
+    /// Opens the repository that the settings name to be verified: a damaged config or roster does not stop it.
+    pub async fn open_to_verify(&self) -> Result<Repository, CliError> {
+        self.open_as(self.location()?, true).await
+    }
+
+    async fn open_as(&self, location: &Location, to_verify: bool) -> Result<Repository, CliError> {
         // Before the password: nobody should type one for a place where nothing is.
         let store = app::open_store(&self.settings, location)?;
         self.until_cancelled(async { Ok(app::probe(location, store.as_ref()).await?) }).await?;
         let password = self.password()?;
         let opening = async {
-            match app::open_repository(&self.settings, location, &password).await {
+            let opened = match to_verify {
+                true => app::open_to_verify(&self.settings, location, &password).await,
+                false => app::open_repository(&self.settings, location, &password).await,
+            };
+            match opened {
                 Err(app::AppError::Repo(error @ RepoError::WrongKey { .. })) => {
                     let hint = self.wrong_key_hint();
                     Err(CliError::from(error).hint(hint))

@@ -154,15 +154,24 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
     }
 }
 
+/// What a recovery kit holds, and nothing opens without.
+fn is_key_object(object: &str) -> bool {
+    let folder = object.split('/').next().unwrap_or_default();
+    matches!(folder, "config" | "roster" | "keyring" | "slots")
+}
+
 fn repo_hint(error: &RepoError) -> Option<&'static str> {
     match error {
         _ if error.newer_version().is_some() => Some("install that version; nothing here is damaged"),
         RepoError::NoRepository { .. } => Some("check the address, or make one with `lifeboat init`"),
         RepoError::NotARepository { .. } => Some("check the address"),
         RepoError::Exists { .. } => Some("a repository is never overwritten: choose another place"),
-        RepoError::Missing { .. } => {
-            Some("a recovery kit supplies what opens a repository: --kit FILE; else look at a replica")
-        }
+        RepoError::Damaged { object, .. } if is_key_object(object) => Some(
+            "a recovery kit has it: `lifeboat --kit FILE repair keys` puts it back; else look at a replica",
+        ),
+        RepoError::Missing { .. } => Some(
+            "a recovery kit has it: `lifeboat --kit FILE repair keys` puts it back; else look at a replica",
+        ),
         RepoError::NoSnapshot(_) => Some("`lifeboat snapshots` lists what there is"),
         RepoError::AmbiguousSnapshot { .. } => {
             Some("write JOB@latest, narrow it with --job, --host or --tag, or give more of the id")

@@ -91,7 +91,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             // Before the question: what is not there needs no consent.
             keys::find_slot(&repo, &slot).await?;
             context.confirm(&format!("remove the slot {slot}"))?;
-            let changed = keys::remove(&repo, &slot).await?;
+            let changed = keys::remove(&repo, &slot, &context.password()?).await?;
             let text = format!(
                 "removed slot {}; the key itself stays: see `key revoke`",
                 changed.removed.join(", ")

@@ -9,8 +9,8 @@ use crate::base::byte_size;
 use crate::base::progress::Progress;
 use crate::config::Environment;
 use crate::engine::repair::{
-    IndexOutcome, IndexPlan, PacksOptions, PacksOutcome, PacksPlan, apply_index, apply_packs, plan_index,
-    plan_packs,
+    IndexOutcome, IndexPlan, PacksOptions, PacksOutcome, PacksPlan, apply_index, apply_keys, apply_packs,
+    plan_index, plan_keys, plan_packs,
 };
 use crate::engine::verify::outcome::VerifyOutcome;
 use crate::engine::verify::{VerifyOptions, verify};
@@ -26,6 +26,12 @@ pub struct Args {
 enum What {
     /// Make the index anew from the packs, put a lost keyring back, and name the files that are lost
     Index {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put config, roster, keyring and the owner's slots back from the recovery kit given with --kit
+    Keys {
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
@@ -52,6 +58,7 @@ fn pack(text: &str) -> Result<ObjectHash, String> {
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     match args.what {
         What::Index { dry_run } => index(dry_run, context).await,
+        What::Keys { dry_run } => keys(dry_run, context).await,
         What::Packs { packs, from, dry_run } => repair_packs(packs, from, dry_run, context).await,
     }
 }
@@ -157,6 +164,28 @@ async fn repair_packs(
         context.print(packs_done_text(&done, &outcome))?;
     }
     Ok(judge(&outcome).0)
+}
+
+async fn keys(dry_run: bool, context: &Context) -> Result<Exit, CliError> {
+    let repo = context.open().await?;
+    let plan = plan_keys(&repo).await?;
+    let done = if dry_run { None } else { Some(apply_keys(&repo, &plan).await?) };
+    if context.json {
+        context.json(&serde_json::json!({ "plan": plan, "done": done }))?;
+    } else {
+        let mut lines = Vec::new();
+        let verb = if dry_run { "would be put back" } else { "was put back" };
+        lines.extend(plan.put_back.iter().map(|(name, why)| format!("{name} {verb}: {why}")));
+        lines.extend(plan.left_out.iter().map(|(name, why)| format!("{name} {why}")));
+        lines.extend(plan.hopeless.iter().map(|(name, why)| {
+            format!("damaged: {name}: {why}; nothing at hand replaces it (is there a --kit, or a newer one?)")
+        }));
+        if lines.is_empty() {
+            lines.push("config, roster, keyring and slots are as they should be".to_owned());
+        }
+        context.print(lines.join("\n"))?;
+    }
+    Ok(if plan.hopeless.is_empty() || dry_run { Exit::Ok } else { Exit::Damage })
 }
 
 fn packs_text(plan: &PacksPlan, with_replica: bool) -> String {

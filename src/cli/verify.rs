@@ -49,7 +49,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         let world = app::world();
         verify_keyless(store, read_data, world.random.as_ref(), progress, &context.cancel).await?
     } else {
-        let repo = context.open().await?;
+        let repo = context.open_to_verify().await?;
         let (progress, _display) = context.progress();
         let options = VerifyOptions { read_data, scratch: Some(scratch(&repo)), ..VerifyOptions::default() };
         verify(&repo, &options, progress, &context.cancel).await?
@@ -117,6 +117,9 @@ pub(super) fn advice(outcome: &VerifyOutcome) -> Vec<String> {
     }
     if !outcome.costs.is_empty() {
         lines.push("next: a new backup of the same content then stores again what is lost, and heals these snapshots".to_owned());
+    }
+    if damaged(&["config", "roster", "keyring", "slots"]) {
+        lines.push("next: `lifeboat --kit FILE repair keys` puts back what a recovery kit holds".to_owned());
     }
     if damaged(&["index"]) {
         lines.push("next: `lifeboat repair index` makes the index anew".to_owned());

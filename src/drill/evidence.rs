@@ -12,6 +12,8 @@ use crate::format::id::to_hex;
 
 /// Names the format of the record.
 pub const FORMAT: &str = "lifeboat drill evidence 1";
+/// Smaller restores are compared by their time alone.
+const PACE_FROM_BYTES: u64 = 64 << 20;
 const CONTEXT: &[u8] = b"lifeboat drill evidence v1\0";
 /// A regression: this many times the median per byte of the runs before.
 pub const REGRESSION: f64 = 1.5;
@@ -169,9 +171,10 @@ impl Evidence {
             .or_else(|| over("RPO", self.measured.exposure_seconds, self.objectives.rpo_seconds))
     }
 
-    /// Seconds per GiB restored, for comparing runs.
+    /// Seconds per GiB restored, for comparing runs. A small restore is mostly fixed costs: it counts as one of
+    /// [`PACE_FROM_BYTES`].
     pub fn pace(&self) -> Option<f64> {
-        let gib = self.restored_bytes.max(1) as f64 / (1u64 << 30) as f64;
+        let gib = self.restored_bytes.max(PACE_FROM_BYTES) as f64 / (1u64 << 30) as f64;
         self.measured.recovery_seconds.map(|seconds| seconds / gib)
     }
 

@@ -1,12 +1,11 @@
 //! One drill from locating the snapshot to judging what came back.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::check::{self, CheckOutcome, CheckResult};
 use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
-use super::sandbox::{self, Sandbox, SandboxKind};
+use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
@@ -33,8 +32,7 @@ pub struct Stage<'s> {
     /// The repository's address, without secrets.
     pub repository: String,
     pub open_target: &'s OpenTarget<'s>,
-    /// Sandboxes are made here.
-    pub scratch: &'s Path,
+    pub ground: Ground,
     pub machine: Machine,
     /// When recovery began: before the repository was opened.
     pub began: Instant,
@@ -144,9 +142,9 @@ async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Res
     proves_something(spec, summary)?;
     watch.end("locate", &mut evidence.phases);
 
-    let scratch = stage.scratch.to_owned();
-    let facts = summary.facts.clone();
-    let made = blocking(move || sandbox::provision(kind, &scratch, &facts)).await?;
+    let ground = stage.ground.clone();
+    let facts = serde_json::from_str(&summary.facts).unwrap_or_default();
+    let made = blocking(move || sandbox::provision(kind, &ground, &facts)).await?;
     let mut sandbox = made.map_err(|error| could_not(error.to_string()))?;
     evidence.sandbox = Some(sandbox.describe());
     evidence.not_tested.extend(sandbox.not_tested());

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod kit;
 pub mod local;
 pub mod marks;
+mod numbered;
 pub mod open;
 pub mod reach;
 pub mod recipe;
@@ -23,7 +24,10 @@ pub mod tree;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::base::clock::Clock;
 use crate::base::random::Random;
@@ -157,6 +161,10 @@ pub fn from_timestamp(time: Timestamp) -> jiff::Timestamp {
 /// An opened repository.
 pub struct Repository {
     pub store: Arc<dyn Store>,
+    /// The storage alone, without what a recovery kit supplies.
+    pub storage: Arc<dyn Store>,
+    /// What the recovery kit it was opened with holds, by object name; empty without one.
+    pub supplied: BTreeMap<String, Bytes>,
     pub access: Arc<Access>,
     pub config: Config,
     pub roster: Roster,

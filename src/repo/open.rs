@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::kit::Kit;
 use super::local::Local;
+use super::numbered::NumberedReader;
 use super::{Owner, RepoError, Repository, World};
 use crate::format::FormatError;
 use crate::format::header::{Header, ObjectKind};
@@ -13,9 +15,9 @@ use crate::format::signed::Config;
 use crate::pack::index::IndexMap;
 use crate::pack::read::Reader;
 use crate::seal::SealError;
-use crate::seal::access::{Access, Identity, OwnerRoot, key_id};
+use crate::seal::access::{Access, Identity, OwnerRoot};
 use crate::seal::member::open_grant;
-use crate::seal::object::{manifest_keyring, open_keyring, open_signed};
+use crate::seal::object::{manifest_keyring, open_keyring};
 use crate::seal::slot::{Slot, Unlock};
 use crate::store::Store;
 
@@ -32,6 +34,11 @@ pub struct OpenOptions<'a> {
     /// The keys may come from a recovery kit, which may be older than the last rotation: the keyrings in manifests
     /// are looked at too.
     pub from_kit: bool,
+    /// The recovery kit that supplies what the storage has lost of its keys.
+    pub kit: Option<&'a Kit>,
+    /// For `verify`, which reports it: a damaged config or roster is replaced by an older one, or by what the slot
+    /// tells. Nothing may be written through a repository opened so.
+    pub lenient: bool,
 }
 
 /// What is at a location that should be a repository.
@@ -128,33 +135,29 @@ pub async fn open(
     options: &OpenOptions<'_>,
     world: World,
 ) -> Result<Repository, RepoError> {
+    let storage = store.clone();
+    let supplied = options.kit.map(|kit| kit.objects.clone()).unwrap_or_default();
+    let store = match options.kit {
+        Some(kit) => {
+            kit.require_kin(storage.as_ref()).await?;
+            kit.clone().over(store)
+        }
+        None => store,
+    };
     probe(store.as_ref()).await?;
     let Unlocked { repo, owner_key, secret } = unlock_slots(store.as_ref(), unlock).await?;
-    let owner_id = key_id(&owner_key);
-    let find = |key: &_| (*key == owner_id).then_some(owner_key);
-    let (config_number, bytes) = newest(store.as_ref(), ObjectKind::Config).await?;
-    let name = || format!("config/{config_number}");
-    let signed = open_signed(&bytes, ObjectKind::Config, &repo, find).map_err(RepoError::object(name()))?;
-    let config = Config::decode(&signed.body).map_err(|e| RepoError::object(name())(e.into()))?;
-    let local = Local::open(options.cache, &local_name(&repo, &config, store.as_ref()))?;
-    let (roster_number, bytes) = newest(store.as_ref(), ObjectKind::Roster).await?;
-    let name = || format!("roster/{roster_number}");
-    let signed = open_signed(&bytes, ObjectKind::Roster, &repo, find).map_err(RepoError::object(name()))?;
-    let roster = Roster::decode(&signed.body).map_err(|e| RepoError::object(name())(e.into()))?;
-    for (object, said, found) in
-        [("the config", config.number, config_number), ("the roster", roster.number, roster_number)]
-    {
-        if said != found {
-            // An old signed object put again under a new name.
-            return Err(RepoError::RolledBack { object, found: said, seen: found });
-        }
-    }
+    let reading = NumberedReader { store: store.as_ref(), repo, owner_key, lenient: options.lenient };
+    let (config_number, config, is_stored) = reading.config().await?;
+    // What a guess is called must not become a cache folder.
+    let cache = options.cache.filter(|_| is_stored);
+    let local = Local::open(cache, &local_name(&repo, &config, store.as_ref()))?;
+    let (roster_number, roster) = reading.roster().await?;
     let root = match &secret {
         SlotSecret::Owner { root } => Some(OwnerRoot(root.clone())),
         SlotSecret::Member { .. } => None,
     };
     let (keyring_number, keyring_object) =
-        find_keyring(store.as_ref(), root.as_ref(), &repo, options.from_kit).await?;
+        find_keyring(store.as_ref(), root.as_ref(), &repo, options.from_kit || options.kit.is_some()).await?;
     check_numbers(&local, config_number, roster_number, keyring_number)?;
     let (access, owner) =
         make_access(repo, &owner_key, secret, &roster, keyring_number, &keyring_object, store.as_ref())?;
@@ -163,7 +166,20 @@ pub async fn open(
     let cache_bytes = if options.block_cache_bytes == 0 { 16 << 20 } else { options.block_cache_bytes };
     let reader = Arc::new(Reader::new(store.clone(), access.clone(), index.clone(), cache_bytes));
     let keyring_object = keyring_object.to_vec();
-    Ok(Repository { store, access, config, roster, owner, keyring_object, local, index, reader, world })
+    Ok(Repository {
+        store,
+        storage,
+        supplied,
+        access,
+        config,
+        roster,
+        owner,
+        keyring_object,
+        local,
+        index,
+        reader,
+        world,
+    })
 }
 
 /// The newest keyring object; for the owner, if it is lost or damaged, the newest that a manifest carries.

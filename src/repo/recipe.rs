@@ -18,6 +18,14 @@ const CHILD_BYTES: usize = 24;
 /// Where finished pages go.
 pub type PageSink<'s> = dyn FnMut(ChunkId, Vec<u8>) -> Result<(), RepoError> + 's;
 
+/// Judges a new page before it is stored.
+pub type PageCheck = fn(&[u8]) -> Result<(), RepoError>;
+
+/// Whether a page that was just encoded is one that readers accept: looked at before it is stored.
+pub fn check_recipe_page(page: &[u8]) -> Result<(), RepoError> {
+    RecipePage::decode(page).map(drop).map_err(|error| RepoError::object("new recipe page")(error.into()))
+}
+
 /// Whether a page ends after the item with this id: one in 256.
 fn ends_page(id: &ShortId) -> bool {
     id.0[15] == 0

@@ -163,6 +163,35 @@ fn sample(count: usize) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test]
+async fn a_page_out_of_order_is_refused_before_it_is_stored() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repo = repository(&store).await;
+    let mut tree = TreeWriter::new(repo.access.home()).unwrap();
+    let entry = Entry {
+        kind: Kind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        user: None,
+        group: None,
+        mtime: Default::default(),
+        xattrs: vec![],
+        hardlink_to: None,
+    };
+    let mut sink = |_, _| Ok(());
+    tree.add(b"b", &entry, &mut sink).unwrap();
+    for key in [b"a", b"b"] {
+        assert!(tree.add(key, &entry, &mut sink).unwrap_err().to_string().contains("new tree page"));
+    }
+    for broken in [&b"\x00"[..], b"\x00\x01\xff", b"\x21\x00"] {
+        assert!(super::tree::write::check_tree_page(broken).is_err());
+        assert!(super::recipe::check_recipe_page(broken).is_err());
+    }
+    let empty = crate::format::page::TreePage::Leaf(vec![]).encode();
+    super::tree::write::check_tree_page(&empty).unwrap();
+}
+
+#[tokio::test]
 async fn what_is_stored_is_read_back_by_another_process() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let repo = repository(&store).await;

@@ -20,10 +20,19 @@ impl Place {
     }
 
     fn once() -> Self {
+        Self::of(8)
+    }
+
+    /// Little data, backed up once.
+    pub fn small() -> Self {
+        Self::of(0)
+    }
+
+    fn of(files: usize) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         let source = place.source();
         std::fs::create_dir_all(source.join("deep/er")).unwrap();
-        for n in 0..8 {
+        for n in 0..files {
             std::fs::write(source.join(format!("deep/er/{n}")), random(n, 700_000)).unwrap();
         }
         std::fs::write(source.join("small"), "small").unwrap();
@@ -41,7 +50,9 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.arg("-r").arg(repository).args(arguments).env_clear();
         command.env("XDG_CACHE_HOME", self.folder.path().join("cache"));
-        command.env("LIFEBOAT_KEY_FILE", self.folder.path().join("key"));
+        if !arguments.contains(&"--key-file") {
+            command.env("LIFEBOAT_KEY_FILE", self.folder.path().join("key"));
+        }
         command.output().unwrap()
     }
 
@@ -80,12 +91,17 @@ impl Place {
         packs.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap().path()
     }
 
+    /// Ids, oldest first.
+    pub fn snapshots(&self) -> Vec<String> {
+        let list: serde_json::Value = serde_json::from_str(&self.ok(&["--json", "snapshots"])).unwrap();
+        let list = list.as_array().or_else(|| list["snapshots"].as_array()).unwrap();
+        list.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The oldest snapshot comes back as the source was then.
     pub fn oldest_is_whole(&self, below: &str) {
         let target = self.folder.path().join(below);
-        let list: serde_json::Value = serde_json::from_str(&self.ok(&["--json", "snapshots"])).unwrap();
-        let list = list.as_array().or_else(|| list["snapshots"].as_array()).unwrap();
-        let oldest = list[0]["id"].as_str().unwrap();
+        let oldest = &self.snapshots()[0];
         let selector = format!("{oldest}:{}", self.source().display());
         self.ok(&["restore", &selector, "--target", target.to_str().unwrap()]);
         let output = Command::new("diff").arg("-r").arg(self.source()).arg(&target).output().unwrap();
@@ -231,4 +247,37 @@ fn a_replica_gives_back_what_is_lost() {
     let other = place.folder.path().join("other");
     assert!(place.run_at(&other, &["init"]).status.success());
     assert_eq!(place.code(&["repair", "packs", "--from", other.to_str().unwrap()]), 2);
+}
+
+#[test]
+fn a_prune_by_the_owner_keeps_what_the_index_says_of_a_writers_packs() {
+    let place = Place::once();
+    let key = place.folder.path().join("writer key");
+    std::fs::write(&key, "5d".repeat(32)).unwrap();
+    let key = key.to_str().unwrap();
+    place.ok(&["key", "add", "--role", "writer", "--label", "web", "--new-key-file", key]);
+    place.ok(&["--key-file", key, "backup", "--job", "web", place.source().to_str().unwrap()]);
+    std::fs::write(place.source().join("deep/er/0"), random(77, 900_000)).unwrap();
+    std::fs::remove_file(place.source().join("deep/er/1")).unwrap();
+    place.back_up();
+    let oldest = place.snapshots()[0].clone();
+    place.ok(&["forget", "--yes", &oldest]);
+    place.ok(&["prune", "--grace", "0s", "--max-unused", "0", "--yes"]);
+    let (code, told) = place.json(&["--json", "verify"]);
+    assert_eq!(code, 0, "{told}");
+    assert!(!told["notes"].to_string().contains("in no index object"), "{told}");
+    place.ok(&["--key-file", key, "backup", "--job", "web", place.source().to_str().unwrap()]);
+    place.ok(&["verify", "--read-data"]);
+}
+
+#[test]
+fn repair_index_says_why_it_ends_with_damage() {
+    let place = Place::once();
+    let run = place.folder.path().join("repository/runs");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join(format!("{}.0", "0".repeat(32))), "not a run").unwrap();
+    let output = place.run(&["repair", "index"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(20), "{told}");
+    assert!(told.contains("damaged: runs/0000"), "{told}");
 }

@@ -172,14 +172,27 @@ async fn passwords_change_and_the_last_owner_slot_stays() {
     let owner = reopen(&store, "second").await;
     let wrong = keys::passwd(&owner, &passphrase("wrong"), &second, CHEAP).await;
     assert!(matches!(wrong, Err(RepoError::WrongKey { .. })));
-    assert!(matches!(keys::remove(&owner, "owner").await, Err(RepoError::Refused(_))));
+    assert!(matches!(keys::remove(&owner, "owner", &second).await, Err(RepoError::Refused(_))));
+    // Storage that shows a slot as the owner's cannot make the real one look superfluous.
+    let name = store.list("slots").await.unwrap()[0].name.clone();
+    let mut forged = store.get(&name).await.unwrap().to_vec();
+    let end = forged.len() - 32;
+    forged[end - 1] ^= 1;
+    let sum = blake3::hash(&forged[..end]);
+    forged[end..].copy_from_slice(sum.as_bytes());
+    store.put("slots/00000000000000000000000000000000", forged.into()).await.unwrap();
+    let real = name.rsplit('/').next().unwrap();
+    assert!(matches!(keys::remove(&owner, real, &second).await, Err(RepoError::Refused(_))));
+    store.delete("slots/00000000000000000000000000000000").await.unwrap();
     let file = Unlock::KeyFile(Key([9; 32]));
     keys::add_owner(&owner, &slot("usb stick", &file)).await.unwrap();
     assert_eq!(try_open(&store, &file).await.unwrap().access.role, Role::Owner);
     let list = keys::list(&owner).await.unwrap();
     assert_eq!(list.keys.len(), 1);
     assert!(list.keys[0].in_use && list.keys[0].slots.len() == 2);
-    keys::remove(&owner, "owner").await.unwrap();
+    // The one in use is not proof of the other.
+    assert!(matches!(keys::remove(&owner, "owner", &second).await, Err(RepoError::Refused(_))));
+    keys::remove(&owner, "owner", &file).await.unwrap();
     assert!(matches!(try_open(&store, &second).await, Err(RepoError::WrongKey { .. })));
     assert!(try_open(&store, &file).await.is_ok());
 }

@@ -12,6 +12,7 @@ mod files_target;
 mod fuzz_replay;
 mod golden;
 mod heal;
+mod heal_keys;
 mod hostile;
 mod key_cli;
 mod keys;

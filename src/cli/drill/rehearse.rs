@@ -1,4 +1,4 @@
-//! `drill run`.
+//! `drill run`: one rehearsal, its evidence told, written where it was asked for, and kept.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::drill::check::CheckSpec;
 use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::history::{self, TREND_OF};
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
-use crate::drill::sandbox::{SandboxKind, sweep};
+use crate::drill::sandbox::{Ground, SandboxKind, sweep};
 use crate::drill::{Spec, Stage};
 use crate::engine::backup::BackupOptions;
 use crate::repo::Repository;
@@ -74,6 +74,7 @@ pub struct Args {
 enum SandboxArg {
     Directory,
     Sqlite,
+    Redis,
 }
 
 impl Args {
@@ -87,6 +88,7 @@ impl Args {
             sandbox: self.sandbox.map(|kind| match kind {
                 SandboxArg::Directory => SandboxKind::Directory,
                 SandboxArg::Sqlite => SandboxKind::Sqlite,
+                SandboxArg::Redis => SandboxKind::Redis,
             }),
             rto: self.rto,
             rpo: self.rpo,
@@ -115,7 +117,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         repo: &repo,
         repository: context.location()?.to_string(),
         open_target: &|address| drills::open_target(address, &around),
-        scratch: &scratch,
+        ground: Ground { scratch, withheld: crate::config::SECRET_VARIABLES, cancel: context.cancel.clone() },
         machine: drills::machine(&context.settings),
         began,
         progress: counters,

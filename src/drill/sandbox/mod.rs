@@ -4,6 +4,7 @@
 //! behind is swept by the next: whatever still works in the folder is ended, then the folder is removed.
 
 mod directory;
+mod redis;
 mod sqlite;
 mod sweep;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use sweep::sweep;
 
 use super::DrillError;
+use crate::base::cancel::Cancel;
 
 /// Kinds of sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,7 @@ use super::DrillError;
 pub enum SandboxKind {
     Directory,
     Sqlite,
+    Redis,
 }
 
 impl SandboxKind {
@@ -28,6 +31,7 @@ impl SandboxKind {
     pub fn for_source(source: &str) -> Self {
         match source {
             "sqlite" => Self::Sqlite,
+            "redis" => Self::Redis,
             _ => Self::Directory,
         }
     }
@@ -36,6 +40,7 @@ impl SandboxKind {
         match self {
             Self::Directory => "directory",
             Self::Sqlite => "sqlite",
+            Self::Redis => "redis",
         }
     }
 }
@@ -73,15 +78,30 @@ pub trait Sandbox: Send {
     fn clean(self: Box<Self>) -> Result<(), SandboxError>;
 }
 
-/// Makes a sandbox below `scratch`.
+/// What every sandbox is made with.
+#[derive(Clone)]
+pub struct Ground {
+    /// Sandboxes are made below this folder.
+    pub scratch: PathBuf,
+    /// Variables that servers started here do not get.
+    pub withheld: &'static [&'static str],
+    pub cancel: Cancel,
+}
+
+/// Makes a sandbox. `facts`: the snapshot's.
 ///
 /// # Errors
 /// It cannot be made on this machine.
-pub fn provision(kind: SandboxKind, scratch: &Path, _facts: &str) -> Result<Box<dyn Sandbox>, SandboxError> {
-    let folder = own_folder(scratch)?;
+pub fn provision(
+    kind: SandboxKind,
+    ground: &Ground,
+    facts: &serde_json::Value,
+) -> Result<Box<dyn Sandbox>, SandboxError> {
+    let folder = own_folder(&ground.scratch)?;
     Ok(match kind {
         SandboxKind::Directory => Box::new(directory::Directory::new(folder)?),
         SandboxKind::Sqlite => Box::new(sqlite::Sqlite::new(folder)),
+        SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground.withheld, &ground.cancel)?),
     })
 }
 

@@ -31,8 +31,8 @@ use crate::pack::gather::{Gatherer, RawBlock};
 use crate::pack::index::IndexMap;
 use crate::policy::continuity::Yield;
 use crate::repo::reach::Reach;
-use crate::repo::recipe::RecipeWriter;
-use crate::repo::tree::write::TreeWriter;
+use crate::repo::recipe::{PageCheck, RecipeWriter, check_recipe_page};
+use crate::repo::tree::write::{TreeWriter, check_tree_page};
 use crate::seal::access::{Access, Domain};
 use crate::source::files::stat::{FileType, Stat};
 
@@ -102,6 +102,14 @@ impl Output<'_> {
             Some(block) => self.seal(kind, block),
             None => Ok(()),
         }
+    }
+
+    fn page(&mut self, id: ChunkId, page: &[u8], check: PageCheck) -> Result<(), Stop> {
+        let short = id.short();
+        if !self.fresh.contains(&short) && !self.index.contains(self.access.home, ObjectKind::Meta, &short)? {
+            check(page)?;
+        }
+        self.chunk(ObjectKind::Meta, id, page)
     }
 
     fn seal(&mut self, kind: ObjectKind, block: RawBlock) -> Result<(), Stop> {
@@ -225,7 +233,7 @@ impl<'a> Assembler<'a> {
             Ok(())
         })?;
         for (id, page) in pages {
-            self.out.chunk(ObjectKind::Meta, id, &page)?;
+            self.out.page(id, &page, check_tree_page)?;
         }
         self.out.finish()?;
         if let Some(cache) = &mut self.cache {
@@ -296,7 +304,7 @@ impl<'a> Assembler<'a> {
     fn recipe_pages(&mut self, ids: &mut Vec<u8>) -> Result<(), Stop> {
         for (id, page) in std::mem::take(&mut self.pages) {
             Record::push_id(ids, ObjectKind::Meta, &id.short());
-            self.out.chunk(ObjectKind::Meta, id, &page)?;
+            self.out.page(id, &page, check_recipe_page)?;
         }
         Ok(())
     }
@@ -485,7 +493,7 @@ impl<'a> Assembler<'a> {
             Ok(())
         })?;
         for (id, page) in std::mem::take(&mut self.pages) {
-            self.out.chunk(ObjectKind::Meta, id, &page)?;
+            self.out.page(id, &page, check_tree_page)?;
         }
         Ok(())
     }

@@ -14,14 +14,14 @@ use crate::format::page::TreeRoot;
 use crate::repo::RepoError;
 use crate::repo::commit::Draft;
 use crate::repo::reach::Reach;
-use crate::repo::recipe::{RecipeReader, RecipeWriter};
+use crate::repo::recipe::{RecipeReader, RecipeWriter, check_recipe_page};
 use crate::repo::run::Run;
 use crate::repo::sink::{Sink, Stored};
 use crate::repo::snapshots::{Snapshot, SnapshotList};
 use crate::repo::sync::Thoroughness;
 use crate::repo::tree::path_of_key;
 use crate::repo::tree::read::TreeCursor;
-use crate::repo::tree::write::TreeWriter;
+use crate::repo::tree::write::{TreeWriter, check_tree_page};
 use crate::seal::SealError;
 
 /// Copies snapshots, each committed before the next begins.
@@ -207,7 +207,7 @@ async fn store(
             None => rekey.entry(entry).await,
         };
         match made {
-            Ok(entry) => tree.add(&key, &entry, &mut keep(&mut rekey.pages))?,
+            Ok(entry) => tree.add(&key, &entry, &mut keep(&mut rekey.pages, check_tree_page))?,
             Err(error) if error.is_damage() => failed.add(path_of_key(&key), error.to_string()),
             Err(error) => return Err(error.into()),
         }
@@ -220,14 +220,18 @@ async fn store(
         rekey.sink.finish().await?;
         return Ok(Err(failed));
     }
-    let root = tree.finish(&mut keep(&mut rekey.pages))?;
+    let root = tree.finish(&mut keep(&mut rekey.pages, check_tree_page))?;
     rekey.flush().await?;
     let stored = rekey.sink.finish().await?;
     Ok(Ok((root, stored)))
 }
 
-fn keep(pages: &mut Vec<(ChunkId, Vec<u8>)>) -> impl FnMut(ChunkId, Vec<u8>) -> Result<(), RepoError> + '_ {
-    |id, page| {
+fn keep(
+    pages: &mut Vec<(ChunkId, Vec<u8>)>,
+    check: fn(&[u8]) -> Result<(), RepoError>,
+) -> impl FnMut(ChunkId, Vec<u8>) -> Result<(), RepoError> + '_ {
+    move |id, page| {
+        check(&page)?;
         pages.push((id, page));
         Ok(())
     }
@@ -314,7 +318,7 @@ impl Rekey<'_, '_, '_> {
                     new.update(&bytes);
                 }
                 length += bytes.len() as u64;
-                recipe.add(home, reference, &mut keep(&mut self.pages))?;
+                recipe.add(home, reference, &mut keep(&mut self.pages, check_recipe_page))?;
             }
             self.flush().await?;
         }
@@ -322,7 +326,7 @@ impl Rekey<'_, '_, '_> {
         if !sound || length != content.data_bytes() {
             return Err(RepoError::object("the file's content")(SealError::Damaged));
         }
-        let refs = recipe.finish(home, &mut keep(&mut self.pages))?;
+        let refs = recipe.finish(home, &mut keep(&mut self.pages, check_recipe_page))?;
         self.flush().await?;
         let hash = content.hash.map(|_| *new.finalize().as_bytes());
         Ok(Content { size_bytes: content.size_bytes, holes: content.holes.clone(), hash, refs })

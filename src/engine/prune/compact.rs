@@ -4,7 +4,7 @@
 //! exist rows stand twice, which is harmless; if an old one is gone and the new one not yet visible, packs without a
 //! row are read from their own directories.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::PruneOutcome;
 use crate::base::cancel::Cancel;
@@ -12,7 +12,9 @@ use crate::base::progress::Progress;
 use crate::engine::EngineError;
 use crate::format::header::ObjectKind;
 use crate::format::id::ObjectHash;
-use crate::format::pack::IndexPack;
+use crate::format::pack::{Index, IndexPack};
+use crate::repo::keys::members::index_rows;
+use crate::repo::sync::ListedPack;
 use crate::repo::{RepoError, Repository};
 
 /// This many objects of one size class are merged.
@@ -33,14 +35,17 @@ pub(super) async fn compact(
     cancel: &Cancel,
 ) -> Result<(), EngineError> {
     progress.phase("writing the index");
-    // Packs first: a pack that an index object names and that is not listed here is gone.
-    let packs = repo.list_packs().await?;
+    // Index objects first: one that is listed names only packs that were there before it. Packs listed first would
+    // miss a pack put in between, and the row of an index object put in between would look like that of a pack that
+    // is gone.
     let mut listed = Vec::new();
     for object in repo.store.list(ObjectKind::Index.folder()).await? {
         if let Some(hash) = object.name.rsplit('/').next().and_then(ObjectHash::from_hex) {
             listed.push(Old { hash, size_bytes: object.size_bytes });
         }
     }
+    repo.settle().await;
+    let packs = repo.list_packs().await?;
     listed.sort_by_key(|old| (old.size_bytes, old.hash));
     let mut classes: BTreeMap<u32, usize> = BTreeMap::new();
     for old in &listed {
@@ -57,7 +62,8 @@ pub(super) async fn compact(
             Err(error) => return Err(error.into()),
         };
         let named = index.packs.len();
-        let keep = repo.trusted_packs(index, &packs);
+        // A row that nobody may vouch for says what its pack's own directory says, which was read to get here.
+        let Some(keep) = carried(repo, domain, index, &packs)? else { continue };
         let crowded = old.size_bytes < OBJECT_BYTES && classes.get(&class(old)) >= Some(&MERGE_COUNT);
         if keep.len() == named && !crowded {
             continue;
@@ -84,6 +90,33 @@ pub(super) async fn compact(
     absorbed.retain(|hash| !superseded.contains(hash));
     repo.index.set_absorbed(&absorbed)?;
     Ok(())
+}
+
+/// The rows that go on, as far as packs are listed: those that may be believed as they are, and for packs that other
+/// writers' index objects name what the packs' signed directories said. `None`: not all are known here, so the
+/// object stays as it is.
+fn carried(
+    repo: &Repository,
+    domain: u32,
+    index: Index,
+    packs: &HashMap<ObjectHash, ListedPack>,
+) -> Result<Option<Vec<IndexPack>>, EngineError> {
+    let there = |pack: &IndexPack| {
+        let is = ListedPack { kind: pack.kind, size_bytes: pack.size_bytes };
+        packs.get(&pack.pack) == Some(&is)
+    };
+    let named: Vec<ObjectHash> = index.packs.iter().filter(|pack| there(pack)).map(|p| p.pack).collect();
+    let mut keep = repo.trusted_packs(index, packs);
+    let trusted: HashSet<ObjectHash> = keep.iter().map(|pack| pack.pack).collect();
+    for hash in named.iter().filter(|hash| !trusted.contains(hash)) {
+        match repo.index.pack(hash) {
+            Some(pack) if pack.domain == domain => keep.push(index_rows(repo, &pack)?),
+            // Somebody claims a pack for a domain that it is not of: not a row to repeat.
+            Some(_) => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(keep))
 }
 
 fn class(old: &Old) -> u32 {

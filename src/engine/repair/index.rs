@@ -88,7 +88,7 @@ pub async fn plan_index(repo: &Repository) -> Result<IndexPlan, EngineError> {
 async fn lost_keyring(repo: &Repository) -> Result<Option<(String, Bytes)>, EngineError> {
     let Some(owner) = &repo.owner else { return Ok(None) };
     let name = format!("keyring/{}", owner.keyring.number);
-    match repo.store.get(&name).await {
+    match repo.storage.get(&name).await {
         Ok(bytes) if open_keyring(&owner.root, &repo.access.repo, &bytes).is_ok() => return Ok(None),
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}

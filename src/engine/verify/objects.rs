@@ -32,9 +32,9 @@ pub(in crate::engine) struct Marks {
 /// What a signed object's body must say to fit its name.
 type Judge<'j> = dyn Fn(&str, &[u8]) -> Result<bool, FormatError> + Send + Sync + 'j;
 
-/// An object, unless it went away since it was listed.
+/// An object, unless it went away since it was listed. From the storage alone: what a kit supplies hides damage.
 pub(super) async fn get(repo: &Repository, name: &str) -> Result<Option<Bytes>, EngineError> {
-    match repo.store.get(name).await {
+    match repo.storage.get(name).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
@@ -73,6 +73,8 @@ pub(super) async fn check(
             &|leaf, body| Ok(leaf == Roster::decode(body)?.number.to_string()),
         )
         .await?;
+    checks.newest_is_there(ObjectKind::Config, repo.config.number).await?;
+    checks.newest_is_there(ObjectKind::Roster, repo.roster.number).await?;
     checks.keyrings(&mut marks).await?;
     checks.slots().await?;
     checks
@@ -109,7 +111,7 @@ impl Checks<'_> {
     /// Every object of a kind as (name, leaf, bytes).
     async fn each(&mut self, kind: ObjectKind) -> Result<Vec<(String, Bytes)>, EngineError> {
         let mut objects = Vec::new();
-        for listed in self.repo.store.list(kind.folder()).await? {
+        for listed in self.repo.storage.list(kind.folder()).await? {
             self.cancel.check()?;
             if listed.size_bytes > signed::OBJECT_LIMIT_BYTES as u64 {
                 let (what, value) = ("object", listed.size_bytes);
@@ -180,7 +182,17 @@ impl Checks<'_> {
         Ok(())
     }
 
+    /// What the repository was opened with may have come from a recovery kit.
+    async fn newest_is_there(&mut self, kind: ObjectKind, number: u64) -> Result<(), EngineError> {
+        let name = format!("{}/{number}", kind.folder());
+        if !self.repo.storage.list(kind.folder()).await?.iter().any(|listed| listed.name == name) {
+            self.report.damaged(name, "is gone; it was taken from the recovery kit");
+        }
+        Ok(())
+    }
+
     async fn slots(&mut self) -> Result<(), EngineError> {
+        let mut sound = 0;
         for (name, bytes) in self.each(ObjectKind::Slot).await? {
             match Slot::decode(&bytes) {
                 Err(cause) => self.report.seal(name, &cause),
@@ -193,8 +205,11 @@ impl Checks<'_> {
                 Ok(slot) if self.repo.member(&slot.info.key).is_none() => {
                     self.report.note(format!("{name} is for a key that is not on the roster"));
                 }
-                Ok(_) => {}
+                Ok(_) => sound += 1,
             }
+        }
+        if sound == 0 {
+            self.report.damaged("slots/", "hold nothing that opens the repository: only a recovery kit does");
         }
         Ok(())
     }

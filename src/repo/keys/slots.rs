@@ -105,22 +105,33 @@ fn named<'f>(all: &'f [Found], slot: &str) -> Result<&'f Found, RepoError> {
     Ok(found)
 }
 
-/// Removes one slot, named by its id, the start of it, or its label. Never the last that opens the owner's root.
+/// Removes one slot, named by its id, the start of it, or its label. Never the last that opens the owner's root: what
+/// a slot says of itself can be forged by the storage, so another must have been opened with `unlock` just now.
 ///
 /// Removing a slot does not end the key in it: see [`super::revoke`].
-pub async fn remove(repo: &Repository, slot: &str) -> Result<Changed, RepoError> {
+pub async fn remove(repo: &Repository, slot: &str, unlock: &Unlock) -> Result<Changed, RepoError> {
     let all = slots(repo.store.as_ref()).await?;
     let (name, decoded) = named(&all, slot)?;
     let own = repo.access.identity.key;
     if decoded.as_ref().ok().map(|slot| slot.info.key) != Some(own) {
         repo.require_owner("remove another key's slot")?;
     }
-    let opens_owner =
-        |slot: &Result<Slot, SealError>| slot.as_ref().is_ok_and(|slot| slot.info.role == Role::Owner);
-    let owners = all.iter().filter(|(_, slot)| opens_owner(slot)).count();
-    if opens_owner(decoded) && owners == 1 {
-        let why = "it is the last slot that opens the owner's key: without it nothing could ever be restored";
-        return Err(RepoError::Refused(why.to_owned()));
+    let Ok(decoded) = decoded else {
+        // It opens nothing.
+        repo.store.delete(name).await?;
+        return Ok(Changed { added: Vec::new(), removed: vec![id_of(name)] });
+    };
+    // Of a member on the roster that is not the owner: it cannot be the owner's slot in disguise, or it would not open.
+    let is_members = repo.member(&decoded.info.key).is_some_and(|member| member.role != Role::Owner);
+    if !is_members || decoded.info.role == Role::Owner {
+        let secret = repo.owner.as_ref().map(|owner| SlotSecret::Owner { root: owner.root.0.clone() });
+        let others = all.iter().filter(|(other, _)| other != name);
+        let mut others = others.filter_map(|(_, slot)| slot.as_ref().ok());
+        if !others.any(|slot| slot.open(unlock).is_ok_and(|found| Some(found) == secret)) {
+            let why = "no other slot was seen to open the owner's key: without one nothing could ever be restored. \
+                       hint: run this with the password or key file of the slot that is to stay";
+            return Err(RepoError::Refused(why.to_owned()));
+        }
     }
     repo.store.delete(name).await?;
     Ok(Changed { added: Vec::new(), removed: vec![id_of(name)] })

@@ -32,6 +32,9 @@ const LINE_CHARS: usize = 64;
 /// Folders whose objects a kit may hold.
 const KINDS: [ObjectKind; 4] =
     [ObjectKind::Config, ObjectKind::Keyring, ObjectKind::Roster, ObjectKind::Slot];
+/// Objects of a kind that are looked at to see whose repository it is, and how much of each.
+const PROBED_OBJECTS: usize = 4;
+const HEADER_PROBE_BYTES: u64 = 256;
 /// Longest kit read, in bytes.
 pub const LIMIT_BYTES: u64 = 3 * OBJECT_LIMIT_BYTES as u64;
 
@@ -195,6 +198,34 @@ impl Kit {
             }
         }
         Ok(())
+    }
+
+    /// Errors when the storage shows that it is another repository's.
+    pub async fn require_kin(&self, store: &dyn Store) -> Result<(), RepoError> {
+        let mut other = None;
+        for kind in [
+            ObjectKind::Config,
+            ObjectKind::Roster,
+            ObjectKind::Keyring,
+            ObjectKind::Slot,
+            ObjectKind::Snapshot,
+        ] {
+            for listed in store.list(kind.folder()).await?.into_iter().take(PROBED_OBJECTS) {
+                let length = listed.size_bytes.min(HEADER_PROBE_BYTES);
+                let Ok(head) = store.get_range(&listed.name, 0, length).await else { continue };
+                match Header::decode(&head) {
+                    Ok((header, _)) if header.repo == self.repo => return Ok(()),
+                    Ok((header, _)) => other = other.or(Some(header.repo)),
+                    Err(_) => {}
+                }
+            }
+        }
+        let Some(other) = other else { return Ok(()) };
+        let (here, address) = (store.location(), self.addresses.first().map_or("", String::as_str));
+        Err(RepoError::Refused(format!(
+            "this recovery kit is for another repository: it was made {} for {} at {address}, and at {here} is {other}",
+            self.made, self.repo
+        )))
     }
 
     /// The store, with what it lost supplied from the kit.

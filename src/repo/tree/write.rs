@@ -1,11 +1,20 @@
 //! Writes a snapshot's tree from entries in ascending key order.
+//!
+//! Whoever stores a finished page decodes it first ([`check_tree_page`]): bad memory or a bug must not become a bad
+//! backup. A page that is stored already is not looked at again.
 
 use super::super::RepoError;
 use super::super::recipe::PageSink;
+use crate::format::FormatError;
 use crate::format::codec::Encoder;
 use crate::format::entry::{ChunkRef, Entry};
 use crate::format::page::{Child, PAGE_MAX_BYTES, PAGE_MIN_BYTES, TreePage, TreeRoot, put_key};
 use crate::seal::access::Domain;
+
+/// Whether a page that was just encoded is one that readers accept.
+pub fn check_tree_page(page: &[u8]) -> Result<(), RepoError> {
+    TreePage::decode(page).map(drop).map_err(|error| RepoError::object("new tree page")(error.into()))
+}
 
 /// One in this many keys ends a page that is long enough: pages average about 16 KiB plus 256 entries.
 const BOUNDARY_ODDS: u8 = 0;
@@ -62,7 +71,10 @@ impl<'d> TreeWriter<'d> {
         content_bytes: u64,
         sink: &mut PageSink<'_>,
     ) -> Result<(), RepoError> {
-        debug_assert!(!self.any || key > self.levels[0].last_key.as_slice());
+        // In every build: a page out of order would be sealed, stored, and found broken by the first reader.
+        if self.any && key <= self.levels[0].last_key.as_slice() {
+            return Err(RepoError::object("new tree page")(FormatError::Invalid("order of keys").into()));
+        }
         self.any = true;
         self.push(0, key, entry, 1, content_bytes, sink)
     }
@@ -103,7 +115,6 @@ impl<'d> TreeWriter<'d> {
         page.varint(current.items);
         page.raw(current.body.as_slice());
         let page = page.finish();
-        debug_assert!(TreePage::decode(&page).is_ok());
         let (key, count, bytes) = (current.last_key.clone(), current.count, current.bytes);
         current.body.clear();
         (current.items, current.count, current.bytes) = (0, 0, 0);

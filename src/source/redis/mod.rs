@@ -9,7 +9,7 @@ mod bgsave;
 pub mod capture;
 mod cluster;
 mod crc64;
-mod ephemeral;
+pub mod ephemeral;
 mod facts;
 mod flow;
 pub mod folder;
@@ -66,6 +66,7 @@ impl From<RedisError> for SourceError {
         match error {
             RedisError::Cancelled(cancelled) => Self::Cancelled(cancelled),
             RedisError::Refused(why) => Self::Refused(why),
+            RedisError::Differs(why) => Self::Differs(why),
             error => Self::Service(Box::new(error)),
         }
     }

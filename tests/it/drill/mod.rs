@@ -213,3 +213,20 @@ fn an_interrupted_drill_is_a_failed_one_and_leaves_nothing_behind() {
     assert!(said.stderr.contains("removed what an earlier drill left behind"), "{}", said.stderr);
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
 }
+
+#[test]
+fn a_redis_server_is_rehearsed_in_one_of_its_own() {
+    let machine = Machine::with_repository();
+    let source = crate::services::redis::start(&[]);
+    source.ask(&["SET", "greeting", "hello"]);
+    source.ask(&["HSET", "user:1", "name", "Ana"]);
+    let said = machine.run(&["backup", &source.address()]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let check = "redis-cli -u \"$LIFEBOAT_DRILL_ADDRESS\" --no-auth-warning get greeting | grep -qx hello";
+    let said = machine.run(&["drill", "run", "--check-command", check]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("2 keys in 1 databases, as the RDB holds them"), "{}", said.stdout);
+    assert!(said.stdout.contains("of its own, on loopback; the source was redis"), "{}", said.stdout);
+    // The source's data was only read, and no server is left.
+    assert_eq!(source.ask(&["DBSIZE"]), "2");
+}
