@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::base::cancel::Cancel;
-use crate::config::ServiceSettings;
+use crate::config::{SECRET_VARIABLES, ServiceSettings};
 use crate::format::entry::Timestamp;
-use crate::source::capture::Capture;
+use crate::source::capture::{Capture, SourceError};
+use crate::source::postgres::{self, Address, Direct, PostgresCapture, PostgresTarget, RestoreFlags};
 use crate::source::redis::address::Address as RedisAddress;
 use crate::source::redis::capture::RedisCapture;
 use crate::source::redis::folder::FolderTarget;
@@ -28,16 +29,24 @@ pub struct Surroundings {
     pub spool: PathBuf,
     /// For engines that talk to their servers asynchronously.
     pub runtime: tokio::runtime::Handle,
+    /// Who runs this.
+    pub user: String,
     pub settings: ServiceSettings,
 }
 
 /// What a restore into a service may do.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TargetFlags {
     /// Replace what is there.
     pub force: bool,
     /// Empty the service first.
     pub flush_first: bool,
+    /// Roles that exist get the rights and passwords of the snapshot.
+    pub replace_roles: bool,
+    /// SQL run before the restored service is shown.
+    pub after_sql: Option<PathBuf>,
+    /// Sessions that restore at once.
+    pub jobs: u32,
 }
 
 /// A capture with its names.
@@ -50,7 +59,7 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 4] = ["sqlite:", "redis-dir:", "redis://", "rediss://"];
+const SCHEMES: [&str; 6] = ["postgresql://", "postgres://", "redis-dir:", "rediss://", "redis://", "sqlite:"];
 
 /// Whether `text` is the address of a service rather than a path.
 pub fn is_service(text: &str) -> bool {
@@ -88,8 +97,33 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
         Some(("redis-dir:", _)) => Err(AppError::Refused(
             "a folder is no consistent source while its server writes\nhint: back up the server: redis://HOST".into(),
         )),
+        Some(("postgres://" | "postgresql://", _)) => {
+            let (parsed, reach, world) = postgres(address, around)?;
+            let job = parsed.shown();
+            let capture = PostgresCapture::start(parsed, Box::new(reach), world)?;
+            Ok(OpenCapture { capture: Box::new(capture), kind: "postgres", job })
+        }
         _ => Err(unknown(address)),
     }
+}
+
+/// An address of PostgreSQL and the way there.
+fn postgres(address: &str, around: &Surroundings) -> Result<(Address, Direct, postgres::World), AppError> {
+    let parsed = Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
+    let Surroundings { settings, .. } = around;
+    let world = postgres::World {
+        cancel: around.cancel.clone(),
+        now: around.now,
+        spool: around.spool.clone(),
+        runtime: around.runtime.clone(),
+        path: settings.path.clone(),
+        password: settings.postgres_password.clone(),
+        pgpass: settings.postgres_pass_file.clone(),
+        user: around.user.clone(),
+        withheld: SECRET_VARIABLES,
+    };
+    let reach = Direct::new(&parsed, &world).map_err(SourceError::from)?;
+    Ok((parsed, reach, world))
 }
 
 /// The address as it may be shown: without its secrets.
@@ -97,6 +131,9 @@ pub fn shown(address: &str) -> String {
     match scheme(address) {
         Some((scheme @ ("redis://" | "rediss://"), _)) => {
             RedisAddress::parse(address, None).map_or_else(|_| format!("{scheme}…"), |server| server.name())
+        }
+        Some((scheme @ ("postgres://" | "postgresql://"), _)) => {
+            Address::parse(address).map_or_else(|_| format!("{scheme}…"), |address| address.shown())
         }
         _ => address.to_owned(),
     }
@@ -112,8 +149,8 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
         Some(("redis://" | "rediss://", _)) => {
             let server = RedisAddress::parse(address, around.settings.redis_password.as_ref())?;
             let reach = Arc::new(RedisTcp::of(&server));
-            let TargetFlags { force, flush_first } = flags;
-            let options = LiveOptions { force, flush_first, withheld: crate::config::SECRET_VARIABLES };
+            let TargetFlags { force, flush_first, .. } = flags;
+            let options = LiveOptions { force, flush_first, withheld: SECRET_VARIABLES };
             let target = LiveTarget::new(&server, reach, options, &around.spool, around.now, &around.cancel)?;
             Ok(Box::new(target))
         }
@@ -121,6 +158,12 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let withheld = crate::config::SECRET_VARIABLES;
             let target = FolderTarget::new(folder, flags.force, withheld, around.now, &around.cancel)?;
             Ok(Box::new(target))
+        }
+        Some(("postgres://" | "postgresql://", _)) => {
+            let (parsed, reach, world) = postgres(address, around)?;
+            let TargetFlags { force, replace_roles, after_sql, jobs, .. } = flags;
+            let flags = RestoreFlags { force, replace_roles, after_sql, jobs };
+            Ok(Box::new(PostgresTarget::new(parsed, Box::new(reach), world, flags)))
         }
         _ => Err(unknown(address)),
     }

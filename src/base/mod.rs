@@ -8,3 +8,4 @@ pub mod process;
 pub mod progress;
 pub mod random;
 pub mod secret;
+pub mod url;

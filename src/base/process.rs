@@ -4,9 +4,9 @@
 //! whatever happens to us short of SIGKILL, the whole group is gone when the [`Process`] is.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -106,12 +106,36 @@ impl Process {
         options: ProcessOptions,
         cancel: &Cancel,
     ) -> Result<Self, ProcessError> {
+        command.stdin(Stdio::null());
+        Self::spawn(command, options, cancel)
+    }
+
+    /// The same with a standard input that the caller writes, and ends by dropping it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_fed(
+        mut command: Command,
+        options: ProcessOptions,
+        cancel: &Cancel,
+    ) -> Result<(Self, Feed), ProcessError> {
+        command.stdin(Stdio::piped());
+        let mut process = Self::spawn(command, options, cancel)?;
+        let error = |cause| ProcessError::Start { program: process.program.clone(), cause };
+        let stdin = process.child.stdin.take().ok_or_else(|| error(io::Error::other("no pipe")))?;
+        let flags = fcntl_getfl(&stdin).map_err(|errno| error(errno.into()))?;
+        fcntl_setfl(&stdin, flags | OFlags::NONBLOCK).map_err(|errno| error(errno.into()))?;
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE_BYTES);
+        Ok((process, Feed { stdin, cancel: cancel.clone() }))
+    }
+
+    fn spawn(mut command: Command, options: ProcessOptions, cancel: &Cancel) -> Result<Self, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let error = |cause| ProcessError::Start { program: program.clone(), cause };
         for name in options.withheld {
             command.env_remove(name);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(error)?;
         let pipes = child.stdout.take().zip(child.stderr.take());
         let (stdout, stderr) = pipes.ok_or_else(|| error(io::Error::other("no pipes")))?;
@@ -275,6 +299,36 @@ impl Read for Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// A child's standard input. Writing waits as long as the child works; dropping it is the end of the input.
+#[derive(Debug)]
+pub struct Feed {
+    stdin: ChildStdin,
+    cancel: Cancel,
+}
+
+impl Write for Feed {
+    /// A child that is gone is a broken pipe: [`Process::finish`] knows why.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.cancel.check().map_err(io::Error::other)?;
+            match rustix::io::write(&self.stdin, bytes) {
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => continue,
+                written => return written.map_err(io::Error::from),
+            }
+            let slice = Timespec { tv_sec: 0, tv_nsec: SLICE.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(&self.stdin, PollFlags::OUT)], Some(&slice)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

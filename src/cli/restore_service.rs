@@ -1,5 +1,6 @@
 //! `restore --to ADDRESS`: a captured service back into a service.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -24,12 +25,28 @@ pub struct ServiceArgs {
     /// Empty the service first (Redis)
     #[arg(long, requires = "force")]
     flush_first: bool,
+    /// Give roles that exist the rights and passwords of the snapshot (PostgreSQL)
+    #[arg(long)]
+    replace_roles: bool,
+    /// SQL to run in the proven database before it takes its name (PostgreSQL)
+    #[arg(long, value_name = "FILE")]
+    after_sql: Option<PathBuf>,
+    /// Sessions that restore at once; more than one spools to a file first (PostgreSQL)
+    #[arg(id = "restore_jobs", long = "jobs", value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: u32,
 }
 
 impl ServiceArgs {
     pub fn flags(&self) -> TargetFlags {
-        let Self { force, flush_first } = self;
-        TargetFlags { force: *force, flush_first: *flush_first }
+        let Self { force, flush_first, replace_roles, after_sql, jobs } = self;
+        TargetFlags {
+            force: *force,
+            flush_first: *flush_first,
+            replace_roles: *replace_roles,
+            after_sql: after_sql.clone(),
+            jobs: *jobs,
+        }
     }
 }
 

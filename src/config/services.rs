@@ -1,11 +1,19 @@
 //! What the environment says to the engines that talk to services: where programs are, whose passwords these are.
 
+use std::path::PathBuf;
+
 use super::Environment;
 use crate::base::secret::Secret;
 
 /// See the module. Holds secrets, so it does not print.
 #[derive(Clone, Default)]
 pub struct ServiceSettings {
+    /// Folders of `PATH`.
+    pub path: Vec<PathBuf>,
+    /// `PGPASSWORD`
+    pub postgres_password: Option<Secret>,
+    /// `PGPASSFILE`, else `.pgpass` in the home folder.
+    pub postgres_pass_file: Option<PathBuf>,
     /// `REDISCLI_AUTH`
     pub redis_password: Option<Secret>,
 }
@@ -13,6 +21,14 @@ pub struct ServiceSettings {
 impl ServiceSettings {
     /// Reads the variables, no files.
     pub fn of(environment: &Environment) -> Self {
-        Self { redis_password: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes) }
+        let path = environment.bytes("PATH").unwrap_or_default();
+        let path = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path);
+        let home = || Some(environment.home()?.join(".pgpass"));
+        Self {
+            path: std::env::split_paths(path).collect(),
+            postgres_password: environment.bytes("PGPASSWORD").map(Secret::from_bytes),
+            postgres_pass_file: environment.path("PGPASSFILE").or_else(home),
+            redis_password: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes),
+        }
     }
 }

@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod command;
 pub mod files;
+pub mod postgres;
 pub mod redis;
 pub mod sqlite;
 pub mod stdin;

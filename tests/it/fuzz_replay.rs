@@ -10,6 +10,8 @@ use lifeboat::seal::object::manifest_keyring;
 use lifeboat::seal::slot::Slot;
 use lifeboat::source::files::exclude::{ExcludeOptions, Excludes};
 use lifeboat::source::files::target::Target;
+use lifeboat::source::postgres::Address;
+use lifeboat::source::postgres::archive::Archive;
 use lifeboat::store::Location;
 use proptest::prelude::*;
 
@@ -35,6 +37,18 @@ fn check_other(target: &str, bytes: &[u8]) {
             }
         }
         "redis_rdb" => lifeboat::source::redis::rdb::reads_alike(bytes),
+        "postgres_archive" => assert_eq!(read_archive(bytes, bytes.len().max(1)), read_archive(bytes, 7)),
+        "postgres_globals" => {
+            for statement in lifeboat::source::postgres::globals::parse(bytes).0 {
+                assert!(!statement.sql.trim().is_empty());
+            }
+        }
+        "postgres_address" => {
+            if let Ok(address) = Address::parse(text) {
+                let shown = address.shown();
+                assert_eq!(Address::parse(&shown).unwrap().shown(), shown);
+            }
+        }
         "byte_size" => drop(lifeboat::base::byte_size::parse(text)),
         "exclude" => {
             let Some((at, rest)) = bytes.split_first() else { return };
@@ -57,8 +71,22 @@ fn check_other(target: &str, bytes: &[u8]) {
     }
 }
 
-const OTHER: [&str; 10] = [
+fn read_archive(bytes: &[u8], piece: usize) -> String {
+    let mut archive = Archive::default();
+    for piece in bytes.chunks(piece) {
+        if let Err(error) = archive.push(piece) {
+            return error.to_string();
+        }
+    }
+    let blocks: Vec<_> = archive.entries().iter().map(|entry| archive.block(entry.id)).collect();
+    format!("{:?} {blocks:?} {:?}", archive.entries(), archive.finish())
+}
+
+const OTHER: [&str; 13] = [
     "redis_rdb",
+    "postgres_archive",
+    "postgres_globals",
+    "postgres_address",
     "slot",
     "manifest_parts",
     "location",

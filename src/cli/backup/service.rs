@@ -11,6 +11,7 @@ pub fn surroundings(context: &Context, repo: &Repository) -> Surroundings {
         now: repo.world.now(),
         spool: std::env::temp_dir(),
         runtime: tokio::runtime::Handle::current(),
+        user: context.settings.user.clone(),
         settings: context.settings.services.clone(),
     }
 }

@@ -68,22 +68,27 @@ pub async fn to_service(
     progress.phase("restoring");
     let mut stream =
         ContentStream::start(repo.reader.clone(), selected.snapshot.domain, &FetchOptions::default())?;
+    let mut held = Some(target);
     let result = async {
-        let mut target = target;
         for place in order {
             cancel.check()?;
             let (Some(part), Some(content)) = (parts.get(place), contents.get(place)) else {
                 return Err(EngineError::Source("the target wants a part that is not there".into()));
             };
-            target = give(&mut stream, part, content, target, progress.as_ref(), cancel).await?;
+            give(&mut stream, part, content, &mut held, progress.as_ref(), cancel).await?;
             given.parts += 1;
             given.bytes += content.size_bytes;
         }
-        Ok(target)
+        Ok(())
     }
     .await;
     stream.finish().await;
-    let target = result?;
+    if let Err(error) = result {
+        // It may have to wait for its service while it undoes what it did.
+        let _ = tokio::task::spawn_blocking(move || drop(held)).await;
+        return Err(error);
+    }
+    let target = held.ok_or_else(|| EngineError::Source("the target was lost".into()))?;
     progress.phase("proving");
     given.returned = blocking(move || target.finish()).await?;
     Ok(given)
@@ -118,10 +123,11 @@ async fn give(
     stream: &mut ContentStream,
     part: &StoredPart,
     content: &Content,
-    mut target: Box<dyn Target>,
+    held: &mut Option<Box<dyn Target>>,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Box<dyn Target>, EngineError> {
+) -> Result<(), EngineError> {
+    let mut target = held.take().ok_or_else(|| EngineError::Source("the target was lost".into()))?;
     let (pieces, receiver) = bounded::<Piece>(PIECES_AHEAD);
     let name = part.clone();
     let putting = tokio::task::spawn_blocking(move || {
@@ -139,6 +145,7 @@ async fn give(
     drop(pieces);
     let (target, put) =
         putting.await.map_err(|_| EngineError::Source("the target panicked: this is a bug".into()))?;
+    *held = Some(target);
     match (put, copied) {
         // The reader of a target that gave up closes: then the target's own reason counts.
         (Err(error), Err(EngineError::Local { .. })) => Err(failed(error)),
@@ -146,7 +153,7 @@ async fn give(
         (Err(error), Ok(())) => Err(failed(error)),
         (Ok(()), Ok(())) => {
             progress.add_done(0, 1);
-            Ok(target)
+            Ok(())
         }
     }
 }

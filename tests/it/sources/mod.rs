@@ -3,5 +3,6 @@
 //! Every engine passes [`conformance`], then what is particular to it in a file of its own.
 
 mod conformance;
+mod postgres;
 mod redis;
 mod sqlite;

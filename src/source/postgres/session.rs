@@ -1,0 +1,229 @@
+//! One connection, spoken to in SQL text and answered in text, so that anything that can run SQL can stand in.
+//!
+//! Invariant: every name and value that goes into SQL goes through [`ident`] or [`literal`].
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::runtime::Handle;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::PostgresError;
+use super::address::{Server, SslMode};
+use super::error::{said, with_hint};
+use super::tls;
+use crate::base::cancel::Cancel;
+use crate::source::capture::SourceError;
+
+/// How often a wait looks whether the run was cancelled.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long the server has to take note of a cancelled query.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A row of text; `None` is NULL.
+pub type Row = Vec<Option<String>>;
+
+/// A connection to one database. Dropping it ends it.
+pub trait Session: Send {
+    /// Runs SQL, several statements perhaps, and returns the rows of all of them. `what` names it in an error:
+    /// `list the databases`.
+    ///
+    /// # Errors
+    /// The server's, or the run was cancelled.
+    fn query(&mut self, what: &str, sql: &str) -> Result<Vec<Row>, SourceError>;
+
+    /// Runs `COPY … TO STDOUT` and hands the bytes over.
+    ///
+    /// # Errors
+    /// The server's, or the run was cancelled.
+    fn copy_out(&mut self, what: &str, sql: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), SourceError>;
+
+    /// The only value of the only row.
+    ///
+    /// # Errors
+    /// As [`Self::query`]; also when there is none.
+    fn value(&mut self, what: &str, sql: &str) -> Result<Option<String>, SourceError> {
+        let rows = self.query(what, sql)?;
+        Ok(rows.into_iter().next_back().and_then(|row| row.into_iter().next()).flatten())
+    }
+
+    /// A value that is JSON.
+    ///
+    /// # Errors
+    /// As [`Self::query`]; also when it is none.
+    fn json(&mut self, what: &str, sql: &str) -> Result<serde_json::Value, SourceError> {
+        let text = self.value(what, sql)?.unwrap_or_else(|| "null".into());
+        serde_json::from_str(&text).map_err(|error| {
+            PostgresError::Query { operation: what.into(), said: error.to_string(), code: None }.into()
+        })
+    }
+}
+
+/// A name in SQL.
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in SQL, whatever the server thinks of backslashes.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    match quoted.contains('\\') {
+        true => format!(" E'{}'", quoted.replace('\\', "\\\\")),
+        false => format!("'{quoted}'"),
+    }
+}
+
+/// A connection of our own.
+pub struct Wire {
+    client: Client,
+    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+    runtime: Handle,
+    cancel: Cancel,
+    place: String,
+}
+
+impl Wire {
+    /// Connects to `database` under the name `application`.
+    ///
+    /// # Errors
+    /// Nobody answers, or the answer is no.
+    pub fn connect(
+        server: &Server,
+        hosts: &[String],
+        database: &str,
+        application: &str,
+        runtime: &Handle,
+        cancel: &Cancel,
+    ) -> Result<Self, SourceError> {
+        let place = format!("database {database:?} of {}", server.shown());
+        let error = |said: String| SourceError::from(PostgresError::Connect { place: place.clone(), said });
+        let mut config = tokio_postgres::Config::new();
+        for host in hosts {
+            match host.starts_with('/') {
+                true => config.host_path(host),
+                false => config.host(host),
+            };
+        }
+        config.port(server.port).dbname(database).application_name(application);
+        config.user(&server.user).connect_timeout(server.connect_timeout);
+        config.keepalives_idle(Duration::from_secs(60));
+        if let Some(password) = &server.password {
+            config.password(password.expose());
+        }
+        config.ssl_mode(match server.ssl_mode {
+            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
+            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            _ => tokio_postgres::config::SslMode::Require,
+        });
+        let over_socket = hosts.iter().all(|host| host.starts_with('/'));
+        let protected = server.ssl_mode != SslMode::Disable && !over_socket;
+        let tls = if protected { Some(tls::connector(server).map_err(error)?) } else { None };
+        if over_socket {
+            config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+        }
+        let connecting = async {
+            let failed = |cause: &tokio_postgres::Error| error(with_hint(said(cause)));
+            // Errors of the connection reach whoever queries next.
+            Ok::<_, SourceError>(match tls.clone() {
+                Some(tls) => {
+                    let (client, connection) = config.connect(tls).await.map_err(|e| failed(&e))?;
+                    runtime.spawn(connection);
+                    client
+                }
+                None => {
+                    let (client, connection) = config.connect(NoTls).await.map_err(|e| failed(&e))?;
+                    runtime.spawn(connection);
+                    client
+                }
+            })
+        };
+        let client = runtime.block_on(until_cancelled(connecting, cancel))??;
+        Ok(Self { client, tls, runtime: runtime.clone(), cancel: cancel.clone(), place })
+    }
+
+    fn failed(&self, what: &str, error: &tokio_postgres::Error) -> SourceError {
+        let operation = format!("{what} in {}", self.place);
+        let code = error.code().map(|code| code.code().to_owned());
+        PostgresError::Query { operation, said: with_hint(said(error)), code }.into()
+    }
+
+    /// Tells the server that nobody waits for the answer any more.
+    fn abandon(&self) {
+        let token = self.client.cancel_token();
+        let telling = async {
+            let _ = match self.tls.clone() {
+                Some(tls) => tokio::time::timeout(FAREWELL, token.cancel_query(tls)).await,
+                None => tokio::time::timeout(FAREWELL, token.cancel_query(NoTls)).await,
+            };
+        };
+        self.runtime.block_on(telling);
+    }
+}
+
+/// Waits for `work` unless the run is cancelled.
+async fn until_cancelled<T>(work: impl Future<Output = T>, cancel: &Cancel) -> Result<T, SourceError> {
+    let cancelled = async {
+        while !cancel.is_cancelled() {
+            tokio::time::sleep(SLICE).await;
+        }
+    };
+    tokio::select! {
+        done = work => Ok(done),
+        () = cancelled => Err(crate::base::cancel::Cancelled.into()),
+    }
+}
+
+impl Session for Wire {
+    fn query(&mut self, what: &str, sql: &str) -> Result<Vec<Row>, SourceError> {
+        let waited = self.runtime.block_on(until_cancelled(self.client.simple_query(sql), &self.cancel));
+        let messages = match waited {
+            Ok(result) => result.map_err(|error| self.failed(what, &error))?,
+            Err(cancelled) => {
+                self.abandon();
+                return Err(cancelled);
+            }
+        };
+        let mut rows = Vec::new();
+        for message in messages {
+            if let SimpleQueryMessage::Row(row) = message {
+                let mut cells = Vec::with_capacity(row.len());
+                for column in 0..row.len() {
+                    let cell = row.try_get(column).map_err(|error| self.failed(what, &error))?;
+                    cells.push(cell.map(str::to_owned));
+                }
+                rows.push(cells);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn copy_out(&mut self, what: &str, sql: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), SourceError> {
+        let copying = async {
+            let stream = self.client.copy_out(sql).await?;
+            let mut stream = std::pin::pin!(stream);
+            while let Some(bytes) = stream.next().await {
+                sink(&bytes?);
+            }
+            Ok(())
+        };
+        match self.runtime.block_on(until_cancelled(copying, &self.cancel)) {
+            Ok(result) => result.map_err(|error| self.failed(what, &error)),
+            Err(cancelled) => {
+                self.abandon();
+                Err(cancelled)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_cannot_end_their_quotes() {
+        assert_eq!(ident("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("\\'"), " E'\\\\'''");
+    }
+}

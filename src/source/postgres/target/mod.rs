@@ -1,0 +1,183 @@
+//! Databases given back: each beside what is there, proven, then renamed into place.
+//!
+//! 1. [`look`]: everything that can be known before a byte is fetched, and the empty database beside.
+//! 2. [`roles`]: roles and tablespaces, those that exist left alone.
+//! 3. [`feed`]: `pg_restore` into the database beside, the archive followed once more as it passes.
+//! 4. [`prove`]: rows and hashes of what came back against the snapshot's facts.
+//! 5. [`place`]: the rename, with the old database kept.
+//!
+//! Until 5 nothing that was there is touched, and a target that is dropped drops the databases beside. Roles that
+//! were made stay.
+
+mod feed;
+mod look;
+mod place;
+mod prove;
+mod roles;
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::Address;
+use super::archive::Archive;
+use super::error::PostgresError;
+use super::facts::{DatabaseFacts, Facts};
+use super::reach::{Reach, World};
+use super::session::Session;
+use super::tools::Toolset;
+use crate::source::capture::SourceError;
+use crate::source::target::{Returned, StoredPart, Target};
+
+/// What a restore may do.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreFlags {
+    /// A database of that name may be renamed away.
+    pub force: bool,
+    /// Roles that exist get the rights and passwords of the snapshot.
+    pub replace_roles: bool,
+    /// SQL run in the proven database before it takes its name.
+    pub after_sql: Option<PathBuf>,
+    /// Sessions that restore at once; more than one spools the archive to a file first.
+    pub jobs: u32,
+}
+
+/// See the module.
+pub struct PostgresTarget {
+    address: Address,
+    reach: Box<dyn Reach>,
+    world: World,
+    flags: RestoreFlags,
+    facts: Facts,
+    plans: Vec<Plan>,
+    globals: Option<String>,
+    server: Option<ServerSide>,
+    warnings: Vec<String>,
+    proven: Vec<String>,
+}
+
+/// What was learnt of the server.
+struct ServerSide {
+    major: u32,
+    is_superuser: bool,
+    tools: Toolset,
+    /// Extensions that only a superuser may make, and that are not trusted.
+    guarded_extensions: Vec<String>,
+}
+
+/// One database's way back.
+struct Plan {
+    /// Its name in the snapshot.
+    from: String,
+    facts: DatabaseFacts,
+    /// The name it gets.
+    name: String,
+    /// The name it has until then.
+    beside: String,
+    size_bytes: u64,
+    is_there: bool,
+    is_made: bool,
+    archive: Option<Archive>,
+    left_out: Vec<u64>,
+}
+
+impl PostgresTarget {
+    /// Finds the way to the server; connects to nothing yet.
+    pub fn new(address: Address, reach: Box<dyn Reach>, world: World, flags: RestoreFlags) -> Self {
+        Self {
+            address,
+            reach,
+            world,
+            flags,
+            facts: Facts::default(),
+            plans: Vec::new(),
+            globals: None,
+            server: None,
+            warnings: Vec::new(),
+            proven: Vec::new(),
+        }
+    }
+
+    fn server(&self) -> Result<&ServerSide, SourceError> {
+        let unready = || PostgresError::Other("the server was not looked at: this is a bug".into());
+        Ok(self.server.as_ref().ok_or_else(unready)?)
+    }
+
+    /// A session for what belongs to the whole server.
+    fn maintenance(&self) -> Result<Box<dyn Session>, SourceError> {
+        let mut session = self.reach.session(&self.address.server.maintenance)?;
+        self.set_up(session.as_mut())?;
+        Ok(session)
+    }
+
+    /// What is done once the database is proven.
+    fn after(&mut self, place: usize) -> Result<(), SourceError> {
+        let Some(path) = &self.flags.after_sql else { return Ok(()) };
+        let script = std::fs::read_to_string(path).map_err(|cause| {
+            PostgresError::Other(format!("cannot read --after-sql {}: {cause}", path.display()))
+        })?;
+        let mut session = self.reach.session(&self.plans[place].beside)?;
+        session.query(&format!("run {}", path.display()), &script)?;
+        self.proven.push(format!("{}: {} was run after the proof", self.plans[place].name, path.display()));
+        Ok(())
+    }
+
+    fn set_up(&self, session: &mut dyn Session) -> Result<(), SourceError> {
+        let (major, _) = super::capture::major(session)?;
+        session.query("set up the session", &super::capture::settings(self.address.lock_timeout, major))?;
+        if let Some(role) = &self.address.role {
+            session.query("become the role", &format!("SET ROLE {}", super::ident(role)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Target for PostgresTarget {
+    fn prepare(
+        &mut self,
+        parts: &[StoredPart],
+        facts: &Map<String, Value>,
+    ) -> Result<Vec<usize>, SourceError> {
+        let Some(facts) = Facts::of(facts) else {
+            return Err(SourceError::Refused("the snapshot is not of a PostgreSQL server".into()));
+        };
+        self.facts = facts;
+        self.look(parts)
+    }
+
+    fn put(&mut self, part: &StoredPart, content: &mut dyn Read) -> Result<(), SourceError> {
+        if self.globals.as_ref() == Some(&part.path) {
+            return self.put_globals(content);
+        }
+        let place = self.plans.iter().position(|plan| plan.facts.part == part.path);
+        let place = place.ok_or_else(|| PostgresError::Other(format!("{} was not expected", part.path)))?;
+        self.feed(place, content)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Returned, SourceError> {
+        for place in 0..self.plans.len() {
+            self.dress(place)?;
+            self.prove(place)?;
+            self.after(place)?;
+        }
+        for place in 0..self.plans.len() {
+            self.place(place)?;
+        }
+        let mut facts = Map::new();
+        let databases: Vec<_> = self.plans.iter().map(|plan| plan.name.clone()).collect();
+        facts.insert("databases".into(), databases.into());
+        Ok(Returned {
+            proven: std::mem::take(&mut self.proven),
+            warnings: std::mem::take(&mut self.warnings),
+            facts: Map::from_iter([(super::facts::KEY.to_owned(), facts.into())]),
+        })
+    }
+}
+
+impl Drop for PostgresTarget {
+    fn drop(&mut self) {
+        // Whoever drops it may be on the runtime's own thread, which may not wait for its own work.
+        std::thread::scope(|scope| scope.spawn(|| self.clear_away()).join().ok());
+    }
+}

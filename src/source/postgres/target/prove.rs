@@ -1,0 +1,318 @@
+//! What came back against what was captured: rows and their hashes from COPY, sequences, large objects, views.
+//!
+//! The same bytes are hashed as at the capture: COPY's text of the same columns in the same encoding and settings.
+
+use std::collections::HashMap;
+
+use super::super::error::PostgresError;
+use super::super::facts::TableFacts;
+use super::super::rows::Rows;
+use super::super::session::{Session, literal};
+use super::PostgresTarget;
+use crate::source::capture::SourceError;
+
+/// Differences named in an error.
+const SHOWN: usize = 5;
+/// Names or sequences asked for at once.
+const AT_ONCE: usize = 200;
+
+impl PostgresTarget {
+    /// Compares the database beside with the facts of the captured one.
+    pub(super) fn prove(&mut self, place: usize) -> Result<(), SourceError> {
+        let mut session = self.reach.session(&self.plans[place].beside)?;
+        let session = session.as_mut();
+        self.set_up(session)?;
+        session.query("analyze the tables", "ANALYZE")?;
+        let mut differences = Vec::new();
+        let rows = self.prove_tables(place, session, &mut differences)?;
+        let plan = &self.plans[place];
+        let name = &plan.name;
+        let mut proven = vec![format!(
+            "{name}: rows and row hashes of {} tables ({rows} rows) are those of the snapshot",
+            plan.facts.tables.len()
+        )];
+        let sequences = prove_sequences(session, plan, &mut differences)?;
+        if sequences > 0 {
+            proven.push(format!("{name}: {sequences} sequences are where they were, or further"));
+        }
+        if let Some(line) = prove_objects(session, &plan.facts.large_objects, &mut differences)? {
+            proven.push(format!("{name}: {line}"));
+        }
+        prove_views(session, plan, &mut differences)?;
+        let mut reasons: Vec<(&String, &String)> = plan.facts.not_assertable.iter().collect();
+        reasons.sort_by_key(|(_, why)| *why);
+        for (table, why) in reasons.iter().take(SHOWN) {
+            proven.push(format!("{name}: not provable: {table}: {why}"));
+        }
+        if reasons.len() > SHOWN {
+            proven.push(format!("{name}: not provable: {} more", reasons.len() - SHOWN));
+        }
+        if !differences.is_empty() {
+            let (count, shown) = (differences.len(), differences[..differences.len().min(SHOWN)].join("; "));
+            return Err(PostgresError::Differs(format!("{count} differences in {name:?}: {shown}")).into());
+        }
+        self.proven.extend(proven);
+        Ok(())
+    }
+
+    fn prove_tables(
+        &self,
+        place: usize,
+        session: &mut dyn Session,
+        differences: &mut Vec<String>,
+    ) -> Result<u64, SourceError> {
+        let plan = &self.plans[place];
+        let Some(archive) = &plan.archive else {
+            return Err(PostgresError::Differs(format!("nothing came for {:?}", plan.name)).into());
+        };
+        let encoding = archive.encoding().unwrap_or_else(|| "UTF8".into());
+        let copies: HashMap<u64, &[u8]> =
+            archive.entries().iter().map(|entry| (entry.id, entry.copy.as_slice())).collect();
+        let tables: Vec<(&String, &TableFacts)> =
+            plan.facts.tables.iter().filter(|(_, facts)| !plan.left_out.contains(&facts.id)).collect();
+        let statements: Vec<&[u8]> =
+            tables.iter().map(|(_, facts)| copies.get(&facts.id).copied().unwrap_or_default()).collect();
+        let statements = decode(session, &encoding, &statements)?;
+        session.query("set the encoding", &format!("SET client_encoding = {}", literal(&encoding)))?;
+        let mut total = 0;
+        for ((name, expected), statement) in tables.iter().zip(statements) {
+            let Some(sql) = copy_out(&statement, encoding == "SQL_ASCII") else {
+                differences.push(format!("{name}: the archive does not say how to read it"));
+                continue;
+            };
+            let mut rows = Rows::default();
+            session.copy_out(&format!("read {name} back"), &sql, &mut |bytes| rows.push(bytes))?;
+            let found = rows.finish().map(|sum| TableFacts::new(expected.id, sum));
+            match found {
+                Some(found) if found == **expected => total += found.rows,
+                Some(found) if found.rows != expected.rows => {
+                    differences.push(format!("{name} has {} rows, had {}", found.rows, expected.rows));
+                }
+                Some(_) => {
+                    differences.push(format!("{name} has {} rows as before, but others", expected.rows))
+                }
+                None => differences.push(format!("{name}: its last row has no end")),
+            }
+        }
+        session.query("set the encoding", "SET client_encoding = 'UTF8'")?;
+        Ok(total)
+    }
+}
+
+/// Text of an archive in the database's encoding, decoded by the server unless it is UTF-8 already.
+fn decode(session: &mut dyn Session, encoding: &str, texts: &[&[u8]]) -> Result<Vec<String>, SourceError> {
+    let plain =
+        texts.iter().map(|text| std::str::from_utf8(text).map(str::to_owned)).collect::<Result<_, _>>();
+    match plain {
+        Ok(plain) if matches!(encoding, "UTF8" | "SQL_ASCII") || texts.iter().all(|text| text.is_ascii()) => {
+            return Ok(plain);
+        }
+        // Names that are no text in any encoding: what cannot be asked for cannot be compared.
+        Err(_) if encoding == "SQL_ASCII" => {
+            return Ok(texts
+                .iter()
+                .map(|text| String::from_utf8(text.to_vec()).unwrap_or_default())
+                .collect());
+        }
+        _ => {}
+    }
+    let mut decoded = Vec::with_capacity(texts.len());
+    for some in texts.chunks(AT_ONCE) {
+        let one = |text: &&[u8]| {
+            let hex: String = text.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("convert_from(decode('{hex}', 'hex'), {})", literal(encoding))
+        };
+        let values: Vec<_> = some.iter().map(one).collect();
+        let sql = format!("SELECT unnest(ARRAY[{}])", values.join(", "));
+        let rows = session.query("decode names", &sql)?;
+        decoded.extend(rows.into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_default()));
+    }
+    Ok(decoded)
+}
+
+/// `COPY t (a) FROM stdin;` the other way round, in letters that are the same in every encoding.
+fn copy_out(statement: &str, as_it_is: bool) -> Option<String> {
+    let table = statement.trim().strip_suffix(';')?.trim_end().strip_suffix("FROM stdin")?;
+    let table = if as_it_is { table.to_owned() } else { escape_names(table) };
+    Some(format!("{table} TO STDOUT"))
+}
+
+/// Quoted names that are not plain ASCII, written with escapes.
+fn escape_names(sql: &str) -> String {
+    if sql.is_ascii() {
+        return sql.to_owned();
+    }
+    let mut out = String::with_capacity(sql.len() * 2);
+    let mut characters = sql.chars().peekable();
+    let mut inside = false;
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if !inside => {
+                inside = true;
+                out.push_str("U&\"");
+            }
+            '"' if characters.peek() == Some(&'"') => {
+                characters.next();
+                out.push_str("\"\"");
+            }
+            '"' => {
+                inside = false;
+                out.push('"');
+            }
+            '\\' if inside => out.push_str("\\\\"),
+            character if character.is_ascii() => out.push(character),
+            character => out.push_str(&format!("\\+{:06x}", u32::from(character))),
+        }
+    }
+    out
+}
+
+fn prove_sequences(
+    session: &mut dyn Session,
+    plan: &super::Plan,
+    differences: &mut Vec<String>,
+) -> Result<usize, SourceError> {
+    let sequences: Vec<_> = plan.facts.sequences.iter().collect();
+    let mut checked = 0;
+    for some in sequences.chunks(AT_ONCE) {
+        let one = |(name, _): &(&String, &(i64, bool))| {
+            format!(
+                "SELECT last_value, is_called, (SELECT seqincrement FROM pg_sequence WHERE seqrelid = {}::regclass)
+                 FROM {name}",
+                literal(name)
+            )
+        };
+        let sql = some.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+        let rows = session.query("read the sequences", &sql)?;
+        for ((name, (value, _)), row) in some.iter().zip(rows) {
+            let number =
+                |column: usize| row.get(column).cloned().flatten().and_then(|text| text.parse::<i64>().ok());
+            let (found, step) = (number(0).unwrap_or_default(), number(2).unwrap_or(1));
+            checked += 1;
+            // Sequences are outside transactions: they may be further than the snapshot, never less far.
+            if if step < 0 { found > *value } else { found < *value } {
+                differences.push(format!("sequence {name} is at {found}, was at {value}"));
+            }
+        }
+    }
+    Ok(checked)
+}
+
+/// Large objects: how many, and their content where this user may read all of it.
+fn prove_objects(
+    session: &mut dyn Session,
+    expected: &TableFacts,
+    differences: &mut Vec<String>,
+) -> Result<Option<String>, SourceError> {
+    let sql = "SELECT count(*) FROM pg_largeobject_metadata";
+    let found: u64 =
+        session.value("count the large objects", sql)?.and_then(|text| text.parse().ok()).unwrap_or_default();
+    if found != expected.rows {
+        differences.push(format!("{found} large objects, were {}", expected.rows));
+        return Ok(None);
+    }
+    if found == 0 {
+        return Ok(None);
+    }
+    let sql = "SELECT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')";
+    if session.value("look what this user may read", sql)?.as_deref() != Some("t") {
+        return Ok(Some(format!("{found} large objects are there; their content was not compared")));
+    }
+    // A piece at a time, so that neither end holds an object whole.
+    let sql = "COPY (SELECT m.oid, encode(lo_get(m.oid, piece << 20, 1 << 20), 'hex')
+        FROM pg_largeobject_metadata m,
+        LATERAL (SELECT coalesce(max(pageno), 0)::bigint AS last FROM pg_largeobject WHERE loid = m.oid) pages,
+        generate_series(0, (last * 2048) >> 20) piece ORDER BY m.oid, piece) TO STDOUT";
+    let mut objects = Objects::default();
+    let mut open = Vec::new();
+    session.copy_out("read the large objects back", sql, &mut |bytes| {
+        open.extend_from_slice(bytes);
+        while let Some(end) = memchr::memchr(b'\n', &open) {
+            objects.row(&open[..end]);
+            open.drain(..=end);
+        }
+    })?;
+    let found = TableFacts::new(expected.id, objects.finish());
+    if found != *expected {
+        differences
+            .push(format!("large objects have {} bytes, had {}, or others", found.bytes, expected.bytes));
+    }
+    Ok(Some(format!("{} large objects are those of the snapshot, byte for byte", found.rows)))
+}
+
+/// Large objects as they come back, piece by piece in order.
+#[derive(Default)]
+struct Objects {
+    sum: super::super::rows::RowSum,
+    open: Option<(i64, blake3::Hasher)>,
+}
+
+impl Objects {
+    fn row(&mut self, row: &[u8]) {
+        let mut parts = row.splitn(2, |byte| *byte == b'\t');
+        let text = |part: Option<&[u8]>| String::from_utf8_lossy(part.unwrap_or_default()).into_owned();
+        let (oid, hex) = (text(parts.next()).parse::<i64>().unwrap_or_default(), text(parts.next()));
+        if self.open.as_ref().is_none_or(|(open, _)| *open != oid) {
+            self.close();
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&oid.to_le_bytes());
+            self.open = Some((oid, hasher));
+        }
+        let bytes = super::super::facts::unhex(&hex);
+        self.sum.size_bytes += bytes.len() as u64;
+        if let Some((_, hasher)) = &mut self.open {
+            hasher.update(&bytes);
+        }
+    }
+
+    fn close(&mut self) {
+        let Some((_, hasher)) = self.open.take() else { return };
+        self.sum.rows += 1;
+        self.sum.hash = self.sum.hash.wrapping_add(super::super::rows::short(&hasher.finalize()));
+    }
+
+    fn finish(mut self) -> super::super::rows::RowSum {
+        self.close();
+        self.sum
+    }
+}
+
+fn prove_views(
+    session: &mut dyn Session,
+    plan: &super::Plan,
+    differences: &mut Vec<String>,
+) -> Result<(), SourceError> {
+    let views: Vec<_> = plan.facts.views.iter().collect();
+    for some in views.chunks(AT_ONCE) {
+        let one = |(name, _): &(&String, &bool)| {
+            format!("SELECT relispopulated FROM pg_class WHERE oid = {}::regclass", literal(name))
+        };
+        let sql = some.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+        let rows = session.query("look at the materialized views", &sql)?;
+        for ((name, filled), row) in some.iter().zip(rows) {
+            let found = row.first().cloned().flatten().as_deref() == Some("t");
+            if found != **filled {
+                let (is, was) = if found { ("filled", "not") } else { ("not filled", "filled") };
+                differences.push(format!("materialized view {name} is {is}, was {was}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_command_is_turned_round_in_ascii() {
+        let turned = |sql: &str| copy_out(sql, false);
+        assert_eq!(turned("COPY public.t (a, b) FROM stdin;\n").unwrap(), "COPY public.t (a, b)  TO STDOUT");
+        assert_eq!(
+            turned("COPY public.\"é\"\"\\x\" (\"FROM stdin;\", b) FROM stdin;\n").unwrap(),
+            "COPY public.U&\"\\+0000e9\"\"\\\\x\" (U&\"FROM stdin;\", b)  TO STDOUT"
+        );
+        assert_eq!(copy_out("COPY public.\"é\" FROM stdin;", true).unwrap(), "COPY public.\"é\"  TO STDOUT");
+        assert_eq!(turned(""), None);
+    }
+}
