@@ -11,6 +11,11 @@ use crate::base::cancel::Cancel;
 use crate::config::{SECRET_VARIABLES, ServiceSettings};
 use crate::format::entry::Timestamp;
 use crate::source::capture::{Capture, SourceError};
+use crate::source::docker;
+use crate::source::docker::address::Address as DockerAddress;
+use crate::source::docker::capture::DockerCapture;
+use crate::source::docker::daemon::Daemon;
+use crate::source::docker::target::VolumeTarget;
 use crate::source::postgres::{self, Address, Direct, PostgresCapture, PostgresTarget, RestoreFlags};
 use crate::source::redis::address::Address as RedisAddress;
 use crate::source::redis::capture::RedisCapture;
@@ -32,6 +37,8 @@ pub struct Surroundings {
     /// Who runs this.
     pub user: String,
     pub settings: ServiceSettings,
+    /// Folder for what must outlive a run that is killed.
+    pub state: Option<PathBuf>,
 }
 
 /// What a restore into a service may do.
@@ -59,7 +66,8 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 6] = ["postgresql://", "postgres://", "redis-dir:", "rediss://", "redis://", "sqlite:"];
+const SCHEMES: [&str; 7] =
+    ["docker-volume:", "postgresql://", "postgres://", "redis-dir:", "rediss://", "redis://", "sqlite:"];
 
 /// Whether `text` is the address of a service rather than a path.
 pub fn is_service(text: &str) -> bool {
@@ -97,6 +105,13 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
         Some(("redis-dir:", _)) => Err(AppError::Refused(
             "a folder is no consistent source while its server writes\nhint: back up the server: redis://HOST".into(),
         )),
+        Some(("docker-volume:", rest)) => {
+            let address = DockerAddress::parse("volume", rest).map_err(SourceError::from)?;
+            let state = around.state.as_deref();
+            let capture = DockerCapture::volume(daemon_of(around)?, &address, around.now, state)?;
+            let job = format!("docker-volume:{}", address.name);
+            Ok(OpenCapture { capture: Box::new(capture), kind: "docker-volume", job })
+        }
         Some(("postgres://" | "postgresql://", _)) => {
             let (parsed, reach, world) = postgres(address, around)?;
             let job = parsed.shown();
@@ -139,6 +154,11 @@ pub fn shown(address: &str) -> String {
     }
 }
 
+fn daemon_of(around: &Surroundings) -> Result<Daemon, SourceError> {
+    let host = around.settings.docker_host.as_deref();
+    Ok(Daemon::connect(host, &around.runtime, &around.cancel)?)
+}
+
 /// The service a snapshot goes back to.
 ///
 /// # Errors
@@ -159,6 +179,11 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let target = FolderTarget::new(folder, flags.force, withheld, around.now, &around.cancel)?;
             Ok(Box::new(target))
         }
+        Some(("docker-volume:", rest)) => {
+            let address = DockerAddress::parse("volume", rest).map_err(SourceError::from)?;
+            let state = around.state.as_deref();
+            Ok(Box::new(VolumeTarget::new(daemon_of(around)?, &address, flags.force, state)))
+        }
         Some(("postgres://" | "postgresql://", _)) => {
             let (parsed, reach, world) = postgres(address, around)?;
             let TargetFlags { force, replace_roles, after_sql, jobs, .. } = flags;
@@ -167,4 +192,12 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
         }
         _ => Err(unknown(address)),
     }
+}
+
+/// Undoes what runs that were killed did to services. Returns what was done and what could not be, for people.
+pub async fn repair(state: Option<PathBuf>, cancel: &Cancel) -> Vec<String> {
+    let Some(state) = state.filter(|state| state.exists()) else { return Vec::new() };
+    let (runtime, cancel) = (tokio::runtime::Handle::current(), cancel.clone());
+    let done = tokio::task::spawn_blocking(move || docker::journal::repair(&state, &runtime, &cancel)).await;
+    done.unwrap_or_default()
 }

@@ -207,6 +207,13 @@ fn start(cli: Cli) -> Result<Exit, CliError> {
     let runtime = crate::app::runtime()?;
     let mut result = runtime.block_on(async {
         context.listen_to_signals()?;
+        if !matches!(cli.command, Command::Completions(_) | Command::Version(_)) {
+            for line in
+                crate::app::services::repair(context.settings.state.value.clone(), &context.cancel).await
+            {
+                context.warn(line);
+            }
+        }
         dispatch(cli.command, &context).await
     });
     // Whatever an interrupted verb stumbled over last, the interruption was the reason.

@@ -16,6 +16,8 @@ pub struct ServiceSettings {
     pub postgres_pass_file: Option<PathBuf>,
     /// `REDISCLI_AUTH`
     pub redis_password: Option<Secret>,
+    /// `DOCKER_HOST`: where the Docker daemon listens, when not at the usual place.
+    pub docker_host: Option<String>,
 }
 
 impl ServiceSettings {
@@ -29,6 +31,7 @@ impl ServiceSettings {
             postgres_password: environment.bytes("PGPASSWORD").map(Secret::from_bytes),
             postgres_pass_file: environment.path("PGPASSFILE").or_else(home),
             redis_password: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes),
+            docker_host: environment.path("DOCKER_HOST").map(|host| host.to_string_lossy().into_owned()),
         }
     }
 }

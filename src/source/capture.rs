@@ -4,11 +4,12 @@
 //! be half of what was meant, however whole it looks.
 
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use super::command::{CommandSource, StreamError};
 use super::stdin::StreamSource;
 use crate::base::cancel::Cancelled;
-use crate::format::entry::Timestamp;
+use crate::format::entry::{Entry, Timestamp};
 
 /// Who may read a part once it is restored as a file: its owner.
 pub const PART_MODE: u32 = 0o600;
@@ -41,6 +42,26 @@ pub struct Part {
     pub mtime: Timestamp,
 }
 
+/// What a capture hands over next. Keys are those of [`super::files`]: components joined by 0x00.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A stream under a name of its own.
+    Stream(Part),
+    /// One path of a tree that is no folder of this machine. The bytes of a file are read as a part's are.
+    Entry { key: Vec<u8>, entry: Box<Entry> },
+    /// One of [`Capture::folders`], to be walked and read now. The next step is asked for when that is done.
+    Folder { key: Vec<u8> },
+}
+
+/// A folder of this machine that is captured under another name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// What it is called in the snapshot.
+    pub key: Vec<u8>,
+    /// Where it is: absolute.
+    pub path: PathBuf,
+}
+
 /// A capture that ended well.
 #[derive(Clone, Debug, Default)]
 pub struct Captured {
@@ -62,6 +83,19 @@ pub trait Capture: Send {
     /// # Errors
     /// The part before ended badly, or the next cannot begin.
     fn next_part(&mut self) -> Result<Option<Part>, SourceError>;
+
+    /// Begins the next step; `None` after the last. Captures that have nothing but parts leave this alone.
+    ///
+    /// # Errors
+    /// As [`Self::next_part`].
+    fn next_step(&mut self) -> Result<Option<Step>, SourceError> {
+        Ok(self.next_part()?.map(Step::Stream))
+    }
+
+    /// The folders that steps will name, known before the first of them.
+    fn folders(&self) -> Vec<Folder> {
+        Vec::new()
+    }
 
     /// Reads some of the part; 0 at its end.
     ///

@@ -4,6 +4,7 @@
 //! before leaves what was there, or says in its documentation what it cannot undo.
 
 use std::io::Read;
+use std::path::PathBuf;
 
 use super::capture::SourceError;
 
@@ -13,6 +14,34 @@ pub struct StoredPart {
     /// Absolute path in the snapshot.
     pub path: String,
     pub size_bytes: u64,
+}
+
+/// A folder as a snapshot holds it: a captured volume, or any folder somebody selected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTree {
+    /// Absolute path in the snapshot; lossy where it is not UTF-8.
+    pub path: String,
+}
+
+/// Where a target wants a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Nowhere,
+    /// Into this folder of this machine, which is there and empty.
+    Folder(PathBuf),
+    /// As a tar stream for [`Target::put_tree`], whose first member is the folder itself.
+    Tar,
+}
+
+/// What was put into a [`Place::Folder`]; every byte was read back and compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    pub files: u64,
+    /// The folder itself is not counted.
+    pub directories: u64,
+    /// Links, FIFOs, sockets and devices.
+    pub others: u64,
+    pub bytes: u64,
 }
 
 /// What came back.
@@ -39,6 +68,34 @@ pub trait Target: Send {
         parts: &[StoredPart],
         facts: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<Vec<usize>, SourceError>;
+
+    /// The folders there are, told before [`Self::prepare`]. Targets that want none leave this and what follows
+    /// from it alone.
+    fn trees(&mut self, _trees: &[StoredTree]) {}
+
+    /// Where a tree is to go; asked after all parts were put.
+    ///
+    /// # Errors
+    /// The place cannot be made.
+    fn place(&mut self, _tree: &StoredTree) -> Result<Place, SourceError> {
+        Ok(Place::Nowhere)
+    }
+
+    /// Takes one tree as a tar stream. A read error means that it is not whole.
+    ///
+    /// # Errors
+    /// The service does not take it.
+    fn put_tree(&mut self, tree: &StoredTree, _tar: &mut dyn Read) -> Result<(), SourceError> {
+        Err(SourceError::Refused(format!("{} is a folder, and none was wanted", tree.path)))
+    }
+
+    /// A tree is in the folder that was asked for, whole.
+    ///
+    /// # Errors
+    /// It is not what it should be.
+    fn placed(&mut self, _tree: &StoredTree, _placed: Placed) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// Takes one part. A read error of `content` means that the part is not whole and must not be shown.
     ///

@@ -13,6 +13,7 @@ pub fn surroundings(context: &Context, repo: &Repository) -> Surroundings {
         runtime: tokio::runtime::Handle::current(),
         user: context.settings.user.clone(),
         settings: context.settings.services.clone(),
+        state: context.settings.state.value.clone(),
     }
 }
 

@@ -390,7 +390,7 @@ impl<'a> Assembler<'a> {
         let (answer, pieces) = bounded(SEGMENTS_AHEAD);
         let mut worker = self.spare.another()?;
         std::thread::scope(|scope| {
-            let reading = scope.spawn(move || worker.job(Job { work, answer }));
+            let reading = scope.spawn(move || worker.job(Job { work, answer, under_way: None }));
             let stored = self.answer(pieces);
             match reading.join().unwrap_or(Err(Stop::Hung)) {
                 Err(Stop::Failed(error)) => Err(Stop::Failed(error)),

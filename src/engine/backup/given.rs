@@ -13,12 +13,12 @@ const GIVEN: &str = "given";
 /// Fact of a snapshot that is not what its job usually gives; retention does not count on it.
 pub const DOUBTS: &str = "doubts";
 
-/// Counts entries and bytes below each root; without roots each stream is one.
+/// Counts entries and bytes below each root; without roots each step of a capture is one.
 #[derive(Debug, Default)]
 pub struct Given {
     /// Sorted.
     roots: Vec<(Vec<u8>, Amount)>,
-    is_streams: bool,
+    are_steps: bool,
 }
 
 impl Given {
@@ -26,18 +26,24 @@ impl Given {
     pub fn below(mut keys: Vec<Vec<u8>>) -> Self {
         keys.sort();
         keys.dedup();
-        Self { roots: keys.into_iter().map(|key| (key, Amount::default())).collect(), is_streams: false }
+        Self { roots: keys.into_iter().map(|key| (key, Amount::default())).collect(), are_steps: false }
     }
 
-    /// Of streams.
-    pub fn streams() -> Self {
-        Self { roots: Vec::new(), is_streams: true }
+    /// Of a capture's steps: each stream, and each tree whose top comes first.
+    pub fn steps() -> Self {
+        Self { roots: Vec::new(), are_steps: true }
     }
 
     /// An entry was stored.
     pub fn add(&mut self, key: &[u8], bytes: u64) {
-        if self.is_streams {
-            self.roots.push((key.to_vec(), Amount { entries: 1, bytes }));
+        if self.are_steps {
+            match self.roots.last_mut().filter(|(root, _)| is_within(key, root)) {
+                Some((_, amount)) => {
+                    amount.entries += 1;
+                    amount.bytes += bytes;
+                }
+                None => self.roots.push((key.to_vec(), Amount { entries: 1, bytes })),
+            }
             return;
         }
         let behind = self.roots.partition_point(|(root, _)| root.as_slice() <= key);

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use file_cache::{JobCache, Validity};
+use file_cache::{CacheReader, CacheWriter, JobCache, Validity};
 pub use pieces::Problem;
 use pipeline::{Input, Setup};
 pub use stream::{CaptureRequest, capture};
@@ -130,16 +130,7 @@ async fn files_in(
     let roots: Vec<Vec<u8>> = paths.iter().map(|path| key_of_path(path)).collect();
     let mut pending: Option<(Draft, Pending)> = None;
     for pass in 1..=PASSES {
-        let validity = Validity {
-            domain: repo.access.home,
-            chunk_bytes: session.setup.profile.nominal_bytes,
-            generation: session.generation()?,
-        };
-        let caches = match &job {
-            Some(job) if !options.force || pass > 1 => job.readers(validity),
-            _ => Vec::new(),
-        };
-        let writer = job.as_ref().map(|job| job.writer(validity)).transpose()?;
+        let (caches, writer) = session.caches(job.as_ref(), options.force && pass == 1)?;
         let walk = walk(&request.paths, &request.cwd, request.walk.clone(), cancel)
             .map_err(|error| EngineError::Source(chain(&error)))?;
         let reach = Reach::new(repo.local.folder())?;
@@ -241,8 +232,20 @@ impl<'r> Session<'r> {
         self.run.as_mut().ok_or_else(|| EngineError::Refused("the run has ended".into()))
     }
 
-    fn generation(&self) -> Result<i64, EngineError> {
-        Ok(self.run()?.generation)
+    /// What the job's last run knew, unless everything is to be read, and where this one writes what it learns.
+    fn caches(
+        &self,
+        job: Option<&JobCache>,
+        read_all: bool,
+    ) -> Result<(Vec<CacheReader>, Option<CacheWriter>), EngineError> {
+        let Some(job) = job else { return Ok((Vec::new(), None)) };
+        let validity = Validity {
+            domain: self.repo.access.home,
+            chunk_bytes: self.setup.profile.nominal_bytes,
+            generation: self.run()?.generation,
+        };
+        let readers = if read_all { Vec::new() } else { job.readers(validity) };
+        Ok((readers, Some(job.writer(validity)?)))
     }
 
     /// Before another pass: what is gone now is known to be gone.

@@ -38,6 +38,8 @@ pub enum Item {
 pub struct Job {
     pub work: Work,
     pub answer: Sender<Piece>,
+    /// Dropped when the work was read: whoever waits for that sees the channel close.
+    pub under_way: Option<Sender<()>>,
 }
 
 /// What a job is about.

@@ -29,6 +29,7 @@ use crate::repo::run::Run;
 use crate::repo::sink::{DATA_BLOCK_BYTES, META_BLOCK_BYTES, Publisher};
 use crate::seal::access::Access;
 use crate::seal::block::{Codecs, Compression};
+use crate::source::files::place::Places;
 use crate::source::files::read::FileReader;
 use crate::source::files::walk::Walk;
 use crate::store::Store;
@@ -99,8 +100,14 @@ pub enum Input {
         caches: Vec<CacheReader>,
         writer: Option<CacheWriter>,
     },
-    /// A capture's parts, one after the other.
-    Parts(Shared),
+    /// A capture's steps, one after the other.
+    Capture {
+        source: Shared,
+        /// Where its folders are.
+        places: Arc<Places>,
+        caches: Vec<CacheReader>,
+        writer: Option<CacheWriter>,
+    },
 }
 
 /// Runs a pipeline to its end on the calling thread, which must not be one of the runtime's own.
@@ -120,7 +127,10 @@ pub fn run(
         Input::Files { roots, walk, caches, writer } => {
             (Some(Arc::new(FileReader::new(walk.places()))), caches, writer, Ok(walk), Given::below(roots))
         }
-        Input::Parts(source) => (None, Vec::new(), None, Err(source), Given::streams()),
+        Input::Capture { source, places, caches, writer } => {
+            let files = Arc::new(FileReader::new(places.clone()));
+            (Some(files), caches, writer, Err((source, places)), Given::steps())
+        }
     };
     let pools = Pools { batches: Pool::new(JOBS_AHEAD), segments: Pool::new(SEGMENTS_KEPT) };
     let tools = Tools {
@@ -136,11 +146,12 @@ pub fn run(
         progress: setup.progress.clone(),
         cancel: setup.cancel.clone(),
     };
-    let outlet = Outlet { jobs, order };
-    let planner = Planner::new(caches, &setup.index, setup.access.home, setup.cancel.clone(), outlet);
-    let plan = || match source {
-        Ok(walk) => planner.run(walk),
-        Err(source) => source.plan(&planner.cancel, &planner.outlet),
+    let outlet = Outlet { jobs, order, under_way: None };
+    let mut planner = Planner::new(caches, &setup.index, setup.access.home, setup.cancel.clone(), outlet);
+    // Moved in: its ends of the channels close when it is done.
+    let plan = move || match source {
+        Ok(walk) => planner.walk(walk),
+        Err((source, places)) => source.plan(&mut planner, &places),
     };
     let output = Output {
         access: &setup.access,

@@ -26,6 +26,8 @@ pub const SEGMENTS_AHEAD: usize = 2;
 pub struct Outlet {
     pub jobs: Sender<Job>,
     pub order: Sender<Receiver<Piece>>,
+    /// Given to every job while somebody wants to know when all of them were read.
+    pub under_way: Option<Sender<()>>,
 }
 
 impl Outlet {
@@ -34,7 +36,8 @@ impl Outlet {
         let (answer, pieces) = bounded(SEGMENTS_AHEAD);
         // The place in the order first: the assembler waits for the earliest job, and jobs start in this order.
         self.order.send(pieces).map_err(|_| Stop::Hung)?;
-        self.jobs.send(Job { work, answer }).map_err(|_| Stop::Hung)
+        let under_way = self.under_way.clone();
+        self.jobs.send(Job { work, answer, under_way }).map_err(|_| Stop::Hung)
     }
 
     fn lost(&self, problem: Problem) -> Result<(), Stop> {
@@ -70,8 +73,20 @@ impl<'p> Planner<'p> {
         Self { caches, index, home, cancel, outlet, roots_required: true, batch, batch_bytes: 0, names }
     }
 
+    /// Plans a whole walk and waits until everything it found was read.
+    pub fn walk_and_wait(&mut self, walk: Walk) -> Result<(), Stop> {
+        let (under_way, read) = bounded(0);
+        self.outlet.under_way = Some(under_way);
+        let planned = self.walk(walk);
+        self.outlet.under_way = None;
+        planned?;
+        // Nobody sends: it ends when the last job is gone.
+        let _ = read.recv();
+        self.cancel.check().map_err(Stop::from)
+    }
+
     /// Plans a whole walk.
-    pub fn run(mut self, mut walk: Walk) -> Result<(), Stop> {
+    pub fn walk(&mut self, mut walk: Walk) -> Result<(), Stop> {
         let mut lost_roots: Vec<String> = Vec::new();
         for items in walk.by_ref() {
             self.cancel.check()?;

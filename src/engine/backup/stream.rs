@@ -3,13 +3,15 @@
 //! The snapshot is committed only after the capture itself said that it ended well.
 
 use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::file_cache::JobCache;
 use super::pieces::{Stop, Work};
 use super::pipeline::Input;
-use super::plan::Outlet;
+use super::plan::Planner;
 use super::{BackupOptions, BackupOutcome, Session, chain, given};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
@@ -18,9 +20,12 @@ use crate::engine::EngineError;
 use crate::format::entry::{Content, Entry, Kind};
 use crate::repo::commit::Draft;
 use crate::repo::reach::Reach;
-use crate::repo::tree::key_of_path;
+use crate::repo::tree::{is_within, key_of_path};
 use crate::repo::{RepoError, Repository};
-use crate::source::capture::{Capture, Part, SourceError};
+use crate::source::capture::{Capture, Folder, Part, SourceError, Step};
+use crate::source::files::path_of_key;
+use crate::source::files::place::Places;
+use crate::source::files::walk::{WalkOptions, walk_folder};
 
 /// A service, command or piped stream to back up.
 pub struct CaptureRequest {
@@ -40,8 +45,10 @@ pub async fn capture(
     progress: Arc<dyn Progress>,
     cancel: &Cancel,
 ) -> Result<BackupOutcome, EngineError> {
-    let mut session = Session::begin(repo, options, Profile::DATABASE, progress, cancel).await?;
-    let result = capture_in(&mut session, request).await;
+    let folders = request.source.folders();
+    let profile = if folders.is_empty() { Profile::DATABASE } else { Profile::FILES };
+    let mut session = Session::begin(repo, options, profile, progress, cancel).await?;
+    let result = capture_in(&mut session, request, &folders).await;
     session.end().await;
     result
 }
@@ -49,12 +56,27 @@ pub async fn capture(
 async fn capture_in(
     session: &mut Session<'_>,
     request: CaptureRequest,
+    folders: &[Folder],
 ) -> Result<BackupOutcome, EngineError> {
     let CaptureRequest { source, kind } = request;
     let (repo, options) = (session.repo, session.options);
     let source = Shared::new(source);
     let reach = Reach::new(repo.local.folder())?;
-    let assembled = session.pipeline(Input::Parts(source.clone()), reach).await;
+    let places =
+        Places::of_folders(folders.iter().map(|folder| (folder.key.as_slice(), folder.path.as_path())))
+            .map_err(|errno| EngineError::Local {
+                operation: "open",
+                path: "/".into(),
+                cause: errno.into(),
+            })?;
+    // Streams are read anew each time; files of folders are told changed from unchanged as ever.
+    let job = match repo.local.folder() {
+        Some(folder) if !options.dry_run && !folders.is_empty() => JobCache::open(folder, &options.job),
+        _ => None,
+    };
+    let (caches, writer) = session.caches(job.as_ref(), options.force)?;
+    let input = Input::Capture { source: source.clone(), places: Arc::new(places), caches, writer };
+    let assembled = session.pipeline(input, reach).await;
     let paths = source.paths();
     let captured = match (assembled, source.take()) {
         // The producer's own words explain a broken stream better than the read that noticed it.
@@ -94,6 +116,9 @@ async fn capture_in(
     let missing = session.run_mut()?.check(&mut reach).await?;
     if missing.is_empty() {
         session.run()?.confirm(&put).await?;
+        if let Some(job) = &job {
+            job.accept();
+        }
         outcome.snapshot = Some(put.id);
         outcome.statistics.added_bytes += put.size_bytes;
         return Ok(outcome);
@@ -125,12 +150,13 @@ pub struct Shared(Arc<Mutex<State>>);
 
 struct State {
     source: Option<Box<dyn Capture>>,
-    paths: Vec<Vec<u8>>,
+    /// Streams and the tops of trees: key, and path as it is recorded.
+    tops: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Shared {
     fn new(source: Box<dyn Capture>) -> Self {
-        Self(Arc::new(Mutex::new(State { source: Some(source), paths: Vec::new() })))
+        Self(Arc::new(Mutex::new(State { source: Some(source), tops: Vec::new() })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -142,45 +168,74 @@ impl Shared {
     }
 
     fn paths(&self) -> Vec<Vec<u8>> {
-        self.lock().paths.clone()
+        self.lock().tops.iter().map(|(_, path)| path.clone()).collect()
     }
 
-    /// Deals out the parts, each after the one before was read.
-    pub fn plan(&self, cancel: &Cancel, outlet: &Outlet) -> Result<(), Stop> {
+    /// Deals out the steps, each after the one before was read.
+    pub fn plan(&self, planner: &mut Planner<'_>, places: &Arc<Places>) -> Result<(), Stop> {
         let mut last: Option<Vec<u8>> = None;
         loop {
-            cancel.check()?;
-            let part = {
+            planner.cancel.check()?;
+            let step = {
                 let mut state = self.lock();
                 let Some(source) = &mut state.source else { return Err(Stop::Hung) };
-                source.next_part().map_err(|error| Stop::Failed(failed(error)))?
+                source.next_step().map_err(|error| Stop::Failed(failed(error)))?
             };
-            let Some(part) = part else { return Ok(()) };
-            let key = key_of(&part, last.as_deref())?;
-            self.lock().paths.push(part.path.clone().into_bytes());
-            let (ended, end) = bounded(1);
-            let reader = Box::new(PartReader { source: self.clone(), ended });
-            outlet.send(Work::Stream { key: key.clone(), entry: Box::new(entry(&part)), reader })?;
-            // A reader that is dropped before the end: the worker has stopped and says why.
-            end.recv().map_err(|_| Stop::Hung)?;
+            let Some(step) = step else { return Ok(()) };
+            let key = match &step {
+                Step::Stream(part) => key_of_path(part.path.as_bytes()),
+                Step::Entry { key, .. } | Step::Folder { key } => key.clone(),
+            };
+            check_key(&key, last.as_deref())?;
+            // What the snapshot says it holds: an entry below one that came before belongs to that.
+            if !self.lock().tops.last().is_some_and(|(top, _)| is_within(&key, top)) {
+                let path = match &step {
+                    Step::Stream(part) => part.path.clone().into_bytes(),
+                    _ => path_of_key(&key).into_os_string().into_vec(),
+                };
+                self.lock().tops.push((key.clone(), path));
+            }
+            match step {
+                Step::Stream(part) => self.stream(planner, key.clone(), entry(&part))?,
+                Step::Entry { entry, .. } if entry.content().is_some() => {
+                    self.stream(planner, key.clone(), *entry)?;
+                }
+                Step::Entry { entry, .. } => {
+                    let reader = Box::new(std::io::empty());
+                    planner.outlet.send(Work::Stream { key: key.clone(), entry, reader })?;
+                }
+                Step::Folder { .. } => {
+                    let walk = walk_folder(places, &key, WalkOptions::default(), &planner.cancel)
+                        .map_err(|error| Stop::Failed(EngineError::Source(chain(&error))))?;
+                    planner.walk_and_wait(walk)?;
+                }
+            }
             last = Some(key);
         }
     }
+
+    fn stream(&self, planner: &Planner<'_>, key: Vec<u8>, entry: Entry) -> Result<(), Stop> {
+        let (ended, end) = bounded(1);
+        let reader = Box::new(PartReader { source: self.clone(), ended });
+        planner.outlet.send(Work::Stream { key, entry: Box::new(entry), reader })?;
+        // A reader that is dropped before the end: the worker has stopped and says why.
+        end.recv().map_err(|_| Stop::Hung)
+    }
 }
 
-fn key_of(part: &Part, last: Option<&[u8]>) -> Result<Vec<u8>, Stop> {
+fn check_key(key: &[u8], last: Option<&[u8]>) -> Result<(), Stop> {
     let refused = |why: String| Stop::Failed(EngineError::Refused(why));
-    let key = key_of_path(part.path.as_bytes());
-    if key.is_empty() || key.split(|byte| *byte == 0).any(|name| name == b".." || name == b".") {
+    let path = || path_of_key(key).display().to_string();
+    if key.is_empty() || key.split(|byte| *byte == 0).any(|name| matches!(name, b".." | b"." | b"")) {
         return Err(refused(format!(
             "{:?} is no name for a stream\nhint: write a name or path without . and .., such as app.sql or db/app.sql",
-            part.path
+            path().trim_start_matches('/')
         )));
     }
-    if last.is_some_and(|last| last >= key.as_slice()) {
-        return Err(refused(format!("the source gave {:?} out of order: this is a bug", part.path)));
+    if last.is_some_and(|last| last >= key) {
+        return Err(refused(format!("the source gave {:?} out of order: this is a bug", path())));
     }
-    Ok(key)
+    Ok(())
 }
 
 fn entry(part: &Part) -> Entry {

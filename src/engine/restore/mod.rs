@@ -24,6 +24,7 @@ mod file;
 pub mod outcome;
 mod plan;
 pub mod service;
+mod trees;
 mod verify;
 mod window;
 

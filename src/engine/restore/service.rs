@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::trees;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::engine::EngineError;
@@ -24,8 +25,8 @@ use crate::source::capture::SourceError;
 use crate::source::target::{Returned, StoredPart, Target};
 
 /// Pieces of at most [`PIECE_BYTES`] bytes that wait for the target.
-const PIECES_AHEAD: usize = 16;
-const PIECE_BYTES: usize = 256 << 10;
+pub(super) const PIECES_AHEAD: usize = 16;
+pub(super) const PIECE_BYTES: usize = 256 << 10;
 
 /// What was given back.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +36,7 @@ pub struct GivenBack {
     pub returned: Returned,
 }
 
-type Piece = Result<Bytes, String>;
+pub(super) type Piece = Result<Bytes, String>;
 type Facts = serde_json::Map<String, serde_json::Value>;
 
 /// Gives the selected snapshot, or the parts below the selected path, to `target`.
@@ -50,15 +51,21 @@ pub async fn to_service(
     cancel: &Cancel,
 ) -> Result<GivenBack, EngineError> {
     progress.phase("looking");
-    let (parts, contents) = parts(repo, selected).await?;
-    if parts.is_empty() {
-        let why = "the snapshot holds files, not a service: restore it with --target DIR";
+    let trees = trees::find(repo, selected).await?;
+    let (parts, contents) = parts(repo, selected, &trees).await?;
+    if parts.is_empty() && trees.is_empty() {
+        let why = "the snapshot holds nothing that goes back to a service: restore it with --target DIR";
         return Err(EngineError::Refused(why.into()));
     }
     let facts: Facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
     let (target, order) = {
         let (parts, mut target) = (parts.clone(), target);
-        blocking(move || target.prepare(&parts, &facts).map(|order| (target, order))).await?
+        let trees: Vec<_> = trees.iter().map(|tree| tree.stored.clone()).collect();
+        blocking(move || {
+            target.trees(&trees);
+            target.prepare(&parts, &facts).map(|order| (target, order))
+        })
+        .await?
     };
     let mut given = GivenBack::default();
     for &place in &order {
@@ -88,7 +95,10 @@ pub async fn to_service(
         let _ = tokio::task::spawn_blocking(move || drop(held)).await;
         return Err(error);
     }
-    let target = held.ok_or_else(|| EngineError::Source("the target was lost".into()))?;
+    let mut target = held.ok_or_else(|| EngineError::Source("the target was lost".into()))?;
+    for tree in &trees {
+        target = trees::give(repo, tree, target, &mut given, &progress, cancel).await?;
+    }
     progress.phase("proving");
     given.returned = blocking(move || target.finish()).await?;
     Ok(given)
@@ -98,10 +108,14 @@ pub async fn to_service(
 async fn parts(
     repo: &Repository,
     selected: &Selected,
+    trees: &[trees::Tree],
 ) -> Result<(Vec<StoredPart>, Vec<Content>), EngineError> {
     let (mut parts, mut contents) = (Vec::new(), Vec::new());
     let mut walk = TreeWalk::new(&repo.reader, selected.snapshot.domain, selected.root, &selected.key);
     while let Some((key, entry)) = walk.next().await? {
+        if entry.is_directory() && trees.iter().any(|tree| tree.selected.key == key) {
+            walk.skip_below(&key);
+        }
         if let Kind::Stream(content) = entry.kind {
             let path = String::from_utf8_lossy(&path_of_key(&key)).into_owned();
             parts.push(StoredPart { path, size_bytes: content.size_bytes });
@@ -112,7 +126,7 @@ async fn parts(
 }
 
 /// Runs what may wait on a thread where it may.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, EngineError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -131,7 +145,7 @@ async fn give(
     let (pieces, receiver) = bounded::<Piece>(PIECES_AHEAD);
     let name = part.clone();
     let putting = tokio::task::spawn_blocking(move || {
-        let mut reader = PieceReader { pieces: receiver, rest: Bytes::new(), ended: false };
+        let mut reader = PieceReader::new(receiver);
         let put = target.put(&name, &mut reader);
         (target, put)
     });
@@ -181,7 +195,7 @@ async fn copy(
 }
 
 /// Waits in the midst of asynchronous work; other work of a runtime with several threads goes on elsewhere.
-fn waiting<T>(wait: impl FnOnce() -> T) -> T {
+pub(super) fn waiting<T>(wait: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => tokio::task::block_in_place(wait),
@@ -190,10 +204,16 @@ fn waiting<T>(wait: impl FnOnce() -> T) -> T {
 }
 
 /// A part's bytes as a blocking reader. It ends well only after the sender said that everything was sent.
-struct PieceReader {
+pub(super) struct PieceReader {
     pieces: Receiver<Piece>,
     rest: Bytes,
     ended: bool,
+}
+
+impl PieceReader {
+    pub(super) fn new(pieces: Receiver<Piece>) -> Self {
+        Self { pieces, rest: Bytes::new(), ended: false }
+    }
 }
 
 impl Read for PieceReader {

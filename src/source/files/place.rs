@@ -5,10 +5,14 @@
 //! it; a chain of `O_NOFOLLOW` opens does it elsewhere, and where the path is longer than one call takes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::{Errno, Result};
+
+use super::stat::Stat;
 
 /// One system call takes at most 4096 bytes of path, the final NUL among them.
 const PIECE_LIMIT_BYTES: usize = 4000;
@@ -104,6 +108,18 @@ impl Places {
         Ok(Self { slash, followed })
     }
 
+    /// Keys that stand for folders elsewhere: (key, absolute path of the folder).
+    ///
+    /// # Errors
+    /// The system has no `/`.
+    pub fn of_folders<'f>(folders: impl IntoIterator<Item = (&'f [u8], &'f Path)>) -> Result<Self> {
+        let place = |(key, path): (&[u8], &Path)| {
+            let path = path.as_os_str().as_bytes();
+            (key.to_vec(), path.strip_prefix(b"/").unwrap_or(path).to_vec())
+        };
+        Self::new(folders.into_iter().map(place).collect())
+    }
+
     /// The real path of `key`, without its leading slash.
     pub fn real_path(&self, key: &[u8]) -> Vec<u8> {
         let mut path = Vec::with_capacity(key.len() + 1);
@@ -119,6 +135,12 @@ impl Places {
         }
         path.extend(rest.iter().map(|&byte| if byte == 0 { b'/' } else { byte }));
         path
+    }
+
+    /// Looks at what is at `key`, through no link.
+    pub(super) fn stat(&self, key: &[u8]) -> Result<Stat> {
+        let fd = self.open(key, OFlags::PATH)?;
+        Ok(Stat::from(&fstat(&fd)?))
     }
 
     /// Opens what is at `key`, without disturbing its access time where that is allowed.

@@ -116,6 +116,36 @@ pub fn walk<P: AsRef<Path>>(
     let top = Node::tree(roots, cwd);
     let slash = |errno: Errno| FileError::new("open directory", PathBuf::from("/"), errno);
     let places = Arc::new(Places::new(top.followed_links()).map_err(slash)?);
+    start(places, Begin::Roots(top), options, cancel)
+}
+
+/// Walks the folder that `key` stands for in `places`: it and everything below it, nothing above it.
+///
+/// # Errors
+/// As [`walk`].
+pub fn walk_folder(
+    places: &Arc<Places>,
+    key: &[u8],
+    options: WalkOptions,
+    cancel: &Cancel,
+) -> Result<Walk, WalkError> {
+    start(places.clone(), Begin::Folder(key.to_vec()), options, cancel)
+}
+
+/// Where a walk begins.
+enum Begin {
+    /// At `/`, towards the roots.
+    Roots(Arc<Node>),
+    /// At this key, which the places know.
+    Folder(Vec<u8>),
+}
+
+fn start(
+    places: Arc<Places>,
+    begin: Begin,
+    options: WalkOptions,
+    cancel: &Cancel,
+) -> Result<Walk, WalkError> {
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)),
         threads => threads,
@@ -133,7 +163,7 @@ pub fn walk<P: AsRef<Path>>(
     let (sender, receiver) = bounded(BATCHES);
     let mut walk = Walk { places, batches: Some(receiver), shared: shared.clone(), threads: Vec::new() };
     let emitter = shared.clone();
-    walk.start("walk", move || emitter.emit(top, sender))?;
+    walk.start("walk", move || emitter.emit(begin, sender))?;
     for _ in 0..threads {
         let worker = shared.clone();
         walk.start("walk-ahead", move || worker.work_ahead())?;
@@ -293,9 +323,9 @@ impl Shared {
         }
     }
 
-    fn emit(&self, top: Arc<Node>, sender: Sender<Vec<WalkItem>>) {
+    fn emit(&self, begin: Begin, sender: Sender<Vec<WalkItem>>) {
         let mut batches = Batches { sender, batch: Vec::with_capacity(BATCH) };
-        if self.emit_all(top, &mut batches).is_some() && !self.cancel.is_cancelled() {
+        if self.emit_all(begin, &mut batches).is_some() && !self.cancel.is_cancelled() {
             batches.send();
             self.complete.store(true, Ordering::Release);
         }
@@ -303,23 +333,33 @@ impl Shared {
     }
 
     /// `None` when the walk was ended from outside.
-    fn emit_all(&self, top: Arc<Node>, batches: &mut Batches) -> Option<()> {
-        let root = top.root;
-        let stat = match look_up(CWD, c"/", true) {
+    fn emit_all(&self, begin: Begin, batches: &mut Batches) -> Option<()> {
+        let (key, top, root) = match begin {
+            Begin::Roots(top) => (Vec::new(), Some(top.clone()), top.root),
+            Begin::Folder(key) => (key, None, true),
+        };
+        let looked = match top {
+            Some(_) => look_up(CWD, c"/", true),
+            None => self.context.places.stat(&key),
+        };
+        let stat = match looked {
             Ok(stat) => stat,
             Err(errno) => {
-                let error = FileError::new("stat", path_of_key(b""), errno);
+                let error = FileError::new("stat", path_of_key(&key), errno);
                 return batches.push(Err(WalkProblem { error, root }));
             }
         };
         let scope = if root { Scope::Whole { device: stat.device } } else { Scope::Roots };
-        let job = DirectoryJob { key: Vec::new(), scope, node: Some(top) };
-        batches.push(Ok(Found { key: Vec::new(), stat }))?;
+        // A folder walked alone is a root that no name above it leads to.
+        let node = top.unwrap_or_else(|| Arc::new(Node { root: true, ..Node::default() }));
+        let place = (key.clone(), true);
+        let job = DirectoryJob { key: key.clone(), scope, node: Some(node) };
+        batches.push(Ok(Found { key, stat }))?;
         let first = Scanned { directories: vec![job], ..Scanned::default() };
         self.follow_up(&mut self.lock(), first);
         // Directories being emitted, outermost first: what is left of their results.
         let mut open: Vec<(std::vec::IntoIter<Step>, Option<Place>)> = Vec::new();
-        let mut next = Some((Vec::new(), true));
+        let mut next = Some(place);
         loop {
             if let Some(place) = next.take() {
                 let ready = self.take(&place)?;

@@ -17,6 +17,8 @@ use assert_cmd::Command;
 /// A machine of its own: a home, a cache, a place for a repository, and no variable of ours.
 pub struct Machine {
     folder: tempfile::TempDir,
+    /// Variables besides the usual.
+    variables: Vec<(String, String)>,
 }
 
 /// What a command said, with the machine's folder written `$T`.
@@ -28,7 +30,7 @@ pub struct Said {
 
 impl Machine {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new() }
     }
 
     /// With a repository, made the quick way.
@@ -37,6 +39,11 @@ impl Machine {
         let said = machine.run(&["init", "--argon-memory", "8M", "--argon-passes", "1"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
         machine
+    }
+
+    /// Sets a variable for all that is run from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -66,6 +73,7 @@ impl Machine {
             .env("LIFEBOAT_CACHE_DIR", path("cache"))
             .env("LIFEBOAT_STATE_DIR", path("state"))
             .env("LIFEBOAT_PASSWORD", "right")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             // A terminal of whoever runs the tests must not be asked.
             .stdin(Stdio::null());
         command

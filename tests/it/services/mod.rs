@@ -6,6 +6,7 @@
 // Each topic uses the part it needs.
 #![allow(dead_code)]
 
+pub mod dockerd;
 pub mod postgres;
 pub mod redis;
 pub mod seaweed;

@@ -4,6 +4,10 @@ use crate::cli::Machine;
 
 /// A service of one kind, under the test's control.
 pub trait Subject {
+    /// Where the backups are made: one that reaches the service.
+    fn machine(&self) -> Machine {
+        Machine::with_repository()
+    }
     /// Where to capture from.
     fn address(&self) -> String;
     /// A place that is empty and takes a restore.
@@ -24,7 +28,7 @@ pub trait Subject {
 
 /// Captures, restores, compares; restores twice; refuses what would destroy something.
 pub fn captured_and_given_back(subject: &mut dyn Subject) {
-    let machine = Machine::with_repository();
+    let machine = subject.machine();
     subject.fill();
     let (source, before) = (subject.address(), subject.content(&subject.address()));
 
@@ -63,7 +67,7 @@ pub fn captured_and_given_back(subject: &mut dyn Subject) {
 
 /// A source that is not there gives no snapshot and a message that names it.
 pub fn nothing_there(subject: &dyn Subject) {
-    let machine = Machine::with_repository();
+    let machine = subject.machine();
     let said = machine.run(&["backup", &subject.nowhere()]);
     assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.starts_with("error: backup: "), "{}", said.stderr);
@@ -73,7 +77,7 @@ pub fn nothing_there(subject: &dyn Subject) {
 
 /// A damaged repository gives nothing back and leaves the target as it was.
 pub fn damage_reaches_no_target(subject: &mut dyn Subject) {
-    let machine = Machine::with_repository();
+    let machine = subject.machine();
     subject.fill();
     let source = subject.address();
     let backup = machine.run(&["backup", &source]);

@@ -3,6 +3,7 @@
 //! Every engine passes [`conformance`], then what is particular to it in a file of its own.
 
 mod conformance;
+mod docker;
 mod postgres;
 mod redis;
 mod sqlite;
