@@ -92,8 +92,8 @@ impl LiveTarget {
         let mut wire = self.open()?;
         let info = info::loaded(&mut wire, self.login.timeout)?;
         let name = self.reach.name();
-        self.skew_ms = info::skew_ms(&mut wire, &self.clock)?;
         self.refuse_kinds(&info, &name)?;
+        self.skew_ms = info::skew_ms(&mut wire, &self.clock)?;
         if !self.options.force {
             refuse_occupied(&mut wire, &info, &name)?;
         }

@@ -18,6 +18,8 @@ use crate::base::cancel::Cancel;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long the target may take to find us.
 const CALL_BACK: Duration = Duration::from_secs(15);
+/// How long a target may go on loading when everything else is over.
+const MOST_LOADING: Duration = Duration::from_secs(600);
 /// How often it may begin again.
 const MOST_SYNCS: i64 = 3;
 
@@ -47,10 +49,20 @@ impl Drop for Undo<'_> {
             return;
         };
         if self.followed {
-            let _ = wire.ask(&["REPLICAOF", &self.master.0, &self.master.1]);
+            insist(&mut wire, &["REPLICAOF", &self.master.0, &self.master.1]);
         }
         for (name, value) in &self.settings {
-            let _ = wire.ask(&["CONFIG", "SET", name, value]);
+            insist(&mut wire, &["CONFIG", "SET", name, value]);
+        }
+    }
+}
+
+/// Asks until a target that is loading what it was sent listens again.
+fn insist(wire: &mut Wire, words: &[&str]) {
+    let begun = Instant::now();
+    while let Err(error) = wire.ask(words) {
+        if !error.is_said("LOADING") || begun.elapsed() > MOST_LOADING || wire.pause(PAUSE).is_err() {
+            return;
         }
     }
 }

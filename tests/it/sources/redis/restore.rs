@@ -237,3 +237,34 @@ fn a_target_that_a_sentinel_watches_is_refused_without_force() {
         assert!(said.stderr.contains("is a Sentinel"), "{}", said.stderr);
     }
 }
+
+#[test]
+fn an_interrupted_restore_leaves_a_master_and_nothing_of_ours() {
+    let source = servers::start(&[]);
+    source.ask(&["DEBUG", "POPULATE", "20000", "key", "100"]);
+    let machine = Machine::with_repository();
+    ok(&machine.run(&["backup", &source.address()]));
+    // Slow to take over, and answering meanwhile.
+    let slow = ["--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024"];
+    let target = servers::start(&slow);
+    let spool = machine.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    let mut command = machine.raw(&["restore", "latest", "--to", &target.address()]);
+    command.env("TMPDIR", &spool).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    while target.info("loading") != "1" {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let said = machine.said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 130, "{}{}", said.stdout, said.stderr);
+    assert_eq!(target.info("role"), "master");
+    assert_eq!(target.ask(&["CONFIG", "GET", "masterauth"]), "masterauth");
+    assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
+    let ours = spool.to_str().unwrap();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&line).contains(ours), "a server of ours is still there");
+    }
+}
