@@ -15,8 +15,8 @@ use crate::seal::access::{Access, Domain};
 use crate::seal::block::{BlockOpener, Codecs};
 use crate::store::Store;
 
-/// Opened blocks' buffers that wait to be used again.
-const SPARE_BUFFERS: usize = 8;
+/// Opened blocks' buffers that wait to be used again: as many as a stream holds open at once.
+const SPARE_BUFFERS: usize = 40;
 
 /// An opened block. Its buffer goes back to the reader.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ const TEMP_PREFIX: &str = ".tmp-";
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Buffers of reads kept for use again.
-const SPARE_BUFFERS: usize = 4;
+const SPARE_BUFFERS: usize = 2;
 
 /// See the module's page.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use crate::seal::SealError;
 use crate::seal::access::Access;
 
 /// Opened blocks, waiting or kept, in bytes of plaintext.
-const OPEN_BYTES: u64 = 64 << 20;
+const OPEN_BYTES: u64 = 40 << 20;
 /// References planned ahead of the one that is written.
 const AHEAD: usize = 8192;
 
