@@ -194,7 +194,7 @@ impl PostgresCapture {
         let sql = "SELECT pg_is_in_recovery(), extract(epoch FROM transaction_timestamp())::text,
             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
             extract(epoch FROM pg_last_xact_replay_timestamp())::text,
-            extract(epoch FROM (SELECT checkpoint_time FROM pg_control_checkpoint()))::text";
+            coalesce(pg_last_xact_replay_timestamp(), transaction_timestamp())::text";
         let row = holder.query("read the server's position", sql)?.pop().unwrap_or_default();
         let cell = |column: usize| row.get(column).cloned().flatten();
         let seconds = |column: usize| cell(column).and_then(|text| text.parse::<f64>().ok());
@@ -207,13 +207,16 @@ impl PostgresCapture {
         let mut at = self.world.now;
         if self.facts.standby {
             // Without a replayed transaction the last checkpoint is the least that is known.
-            let replayed = seconds(3).or(seconds(4)).unwrap_or_default();
+            let replayed = match seconds(3) {
+                Some(replayed) => replayed,
+                None => last_checkpoint(holder)?,
+            };
             let whole = replayed.floor();
             let replayed =
                 Timestamp { seconds: whole as i64, nanoseconds: ((replayed - whole) * 1e9) as u32 };
             at = at.min(replayed);
         }
-        facts.at = cell(if self.facts.standby { 3 } else { 1 }).unwrap_or_default();
+        facts.at = cell(4).unwrap_or_default();
         self.consistent = Some(self.consistent.map_or(at, |earlier| earlier.min(at)));
         Ok(())
     }
@@ -327,6 +330,13 @@ impl PostgresCapture {
     }
 }
 
+/// Seconds since 1970.
+fn last_checkpoint(session: &mut dyn Session) -> Result<f64, SourceError> {
+    let sql = "SELECT extract(epoch FROM checkpoint_time)::text FROM pg_control_checkpoint()";
+    let text = session.value("read the last checkpoint", sql)?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
 /// All databases that can be captured.
 fn list(session: &mut dyn Session, warnings: &mut Vec<String>) -> Result<Vec<String>, SourceError> {
     let sql = "SELECT datname, datallowconn, has_database_privilege(oid, 'CONNECT') FROM pg_database
@@ -387,11 +397,9 @@ impl Capture for PostgresCapture {
             return Err(PostgresError::Other("the capture was not read to its end".into()).into());
         }
         let facts = std::mem::take(&mut self.facts);
-        Ok(Captured {
-            consistent: self.consistent.unwrap_or(self.world.now),
-            facts: facts.into_map(),
-            warnings: std::mem::take(&mut self.warnings),
-        })
+        let mut warnings = std::mem::take(&mut self.warnings);
+        let facts = facts.into_map(&mut warnings);
+        Ok(Captured { consistent: self.consistent.unwrap_or(self.world.now), facts, warnings })
     }
 }
 

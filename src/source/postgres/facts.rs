@@ -12,6 +12,9 @@ use super::rows::RowSum;
 use super::session::Session;
 use crate::source::capture::SourceError;
 
+/// Most bytes of facts: a snapshot keeps a little more.
+const LIMIT_BYTES: usize = 14 << 20;
+
 /// The key in a snapshot's facts.
 pub const KEY: &str = "postgres";
 
@@ -90,6 +93,8 @@ pub struct Properties {
     pub icu_rules: Option<String>,
     pub collation_version: Option<String>,
     pub tablespace: String,
+    /// `lc_monetary`, which the text of money depends on.
+    pub monetary: String,
     pub connection_limit: i64,
     pub comment: Option<String>,
     /// `None`: the default rights. Each: to whom (nobody: PUBLIC), what, with the right to pass it on.
@@ -115,6 +120,7 @@ const PROPERTIES: &str = "SELECT json_build_object('row', to_json(d),
     'comment', shobj_description(d.oid, 'pg_database'), 'size', pg_database_size(d.oid),
     'rights', (SELECT json_agg(json_build_array(CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee) END,
         privilege_type, is_grantable)) FROM aclexplode(d.datacl)),
+    'monetary', current_setting('lc_monetary'),
     'settings', (SELECT json_agg(json_build_array(CASE WHEN setrole = 0 THEN NULL ELSE pg_get_userbyid(setrole) END,
         setconfig) ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid),
     'extensions', (SELECT json_object_agg(extname, extversion) FROM pg_extension))
@@ -139,6 +145,7 @@ pub fn read_properties(session: &mut dyn Session) -> Result<DatabaseFacts, Sourc
         icu_rules: text(&row["daticurules"]),
         collation_version: text(&row["datcollversion"]),
         tablespace: text(&said["tablespace"]).unwrap_or_default(),
+        monetary: text(&said["monetary"]).unwrap_or_default(),
         connection_limit: row["datconnlimit"].as_i64().unwrap_or(-1),
         comment: text(&said["comment"]),
         // Rights that were all revoked are an empty list; no list is the default.
@@ -288,10 +295,22 @@ impl Facts {
         serde_json::from_value(facts.get(KEY)?.clone()).ok()
     }
 
-    /// Into a snapshot's facts.
-    pub fn into_map(self) -> Map<String, Value> {
-        let value = serde_json::to_value(self).unwrap_or_default();
-        Map::from_iter([(KEY.to_owned(), value)])
+    /// Into a snapshot's facts. What would not fit is left out, the largest databases' tables first, and named.
+    pub fn into_map(mut self, warnings: &mut Vec<String>) -> Map<String, Value> {
+        loop {
+            let value = serde_json::to_value(&self).unwrap_or_default();
+            let largest = self.databases.iter_mut().max_by_key(|(_, facts)| facts.tables.len());
+            match largest {
+                Some((name, facts)) if value.to_string().len() > LIMIT_BYTES && !facts.tables.is_empty() => {
+                    facts.tables.clear();
+                    facts.not_assertable.clear();
+                    facts.not_assertable.insert("all tables".into(), "too many to keep their counts".into());
+                    warnings
+                        .push(format!("database {name:?} has too many tables: their counts are not kept"));
+                }
+                _ => return Map::from_iter([(KEY.to_owned(), value)]),
+            }
+        }
     }
 }
 
@@ -314,8 +333,17 @@ mod tests {
         let tables = BTreeMap::from([("public.t".to_owned(), table)]);
         let database = DatabaseFacts { tables, ..DatabaseFacts::default() };
         facts.databases.insert("d".into(), database);
-        let back = Facts::of(&facts.clone().into_map()).unwrap();
+        let back = Facts::of(&facts.clone().into_map(&mut Vec::new())).unwrap();
         assert_eq!(back.databases["d"].tables, facts.databases["d"].tables);
         assert!(Facts::of(&Map::new()).is_none());
+
+        let long = "n".repeat(60);
+        let tables = (0..120_000).map(|number| (format!("{long}{number}"), TableFacts::default())).collect();
+        let database = DatabaseFacts { tables, ..DatabaseFacts::default() };
+        facts.databases.insert("many".into(), database);
+        let mut warnings = Vec::new();
+        let back = Facts::of(&facts.into_map(&mut warnings)).unwrap();
+        assert_eq!((back.databases["many"].tables.len(), back.databases["d"].tables.len()), (0, 1));
+        assert!(warnings[0].contains("many"), "{warnings:?}");
     }
 }

@@ -202,11 +202,12 @@ pub fn shared(major: u32) -> &'static Postgres {
         _ => 2,
     };
     SERVERS[place].get_or_init(|| {
-        remove_old_folders();
         // A server dies with the thread that started it: this one stays as long as the process.
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            sender.send(Postgres::start(major, "")).unwrap();
+            let postgres = Postgres::start(major, "");
+            remove_after_us(postgres.folder());
+            sender.send(postgres).unwrap();
             loop {
                 std::thread::park();
             }
@@ -215,19 +216,14 @@ pub fn shared(major: u32) -> &'static Postgres {
     })
 }
 
-/// Folders of shared servers outlive the test process: nothing in it is dropped. The next one removes them.
-fn remove_old_folders() {
-    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        let marker = entry.path().join("data/postmaster.pid");
-        let Ok(text) = std::fs::read_to_string(&marker) else { continue };
-        let is_ours = entry.file_name().to_string_lossy().starts_with(".tmp");
-        // The number is negative while initdb is at work.
-        let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()).map(i32::abs);
-        let is_gone = pid.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-        let made = entry.metadata().and_then(|found| found.modified());
-        let is_old = made.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 600));
-        if is_ours && is_gone && is_old {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
+/// Nothing of a shared server is dropped, so somebody else removes its folder once this process is gone.
+fn remove_after_us(folder: &Path) {
+    let script = "while kill -0 $0; do sleep 1; done 2>/dev/null; sleep 1; rm -rf \"$1\"";
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", script, &std::process::id().to_string()])
+        .arg(folder)
+        .current_dir("/")
+        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
 }

@@ -4,6 +4,7 @@
 //! The archive is followed on its way, so that a part that broke off is known for it, whatever `pg_restore` makes
 //! of it.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -53,6 +54,7 @@ impl PostgresTarget {
             archive.push(&buffer[..length]).map_err(broken)?;
         }
         let left_out = self.leave_out(place, &archive);
+        self.look_at_owners(place, &archive)?;
         let list = list_file(&archive, &left_out)?;
         let mut command = self.command(place)?;
         if let Some(list) = &list {
@@ -97,6 +99,31 @@ impl PostgresTarget {
         let plan = &mut self.plans[place];
         (plan.archive, plan.left_out) = (Some(archive), left_out);
         Ok(())
+    }
+
+    /// Owners must be there before their tables come, or the restore fails at the first of them.
+    fn look_at_owners(&self, place: usize, archive: &Archive) -> Result<(), SourceError> {
+        if !self.server()?.is_superuser {
+            return Ok(());
+        }
+        let mut session = self.maintenance()?;
+        let rows = session.query("list the roles", "SELECT rolname FROM pg_roles")?;
+        let there: HashSet<String> = rows.into_iter().filter_map(|row| row.into_iter().next()?).collect();
+        let owners = archive.entries().iter().filter_map(|entry| String::from_utf8(entry.owner.clone()).ok());
+        let mut missing: Vec<String> =
+            owners.filter(|owner| !owner.is_empty() && !there.contains(owner)).collect();
+        missing.sort();
+        missing.dedup();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(SourceError::Refused(format!(
+            "objects of database {:?} belong to roles that {} does not have: {}\nhint: restore the whole snapshot, which \
+             brings its roles, or make them first: lifeboat dump SNAP:/globals.sql",
+            self.plans[place].from,
+            self.reach.shown(),
+            missing.join(", ")
+        )))
     }
 
     fn write_error(&self, cause: io::Error) -> SourceError {

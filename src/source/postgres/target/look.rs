@@ -46,6 +46,10 @@ impl PostgresTarget {
         wanted.retain(|place| {
             kept.contains(parts[*place].path.as_str()) || self.globals.as_ref() == Some(&parts[*place].path)
         });
+        // Nobody may be in a database that is renamed, we included.
+        if self.plans.iter().any(|plan| plan.name == self.address.server.maintenance) {
+            self.address.server.maintenance = "template1".into();
+        }
         let mut session = self.maintenance()?;
         self.look_at_server(session.as_mut())?;
         self.look_at_extensions(session.as_mut())?;
@@ -167,7 +171,7 @@ impl PostgresTarget {
             if is_there && name == self.address.server.maintenance {
                 return refused(format!(
                     "database {name:?} is the one this connects to for the whole server, so it cannot be renamed\n\
-                     hint: name another to connect to: ?maintenance-db=template1, or restore under another name"
+                     hint: name another to connect to: ?maintenance-db=NAME, or restore under another name"
                 ));
             }
             if is_there && !self.flags.force {

@@ -165,8 +165,14 @@ impl Target for PostgresTarget {
             self.place(place)?;
         }
         let mut facts = Map::new();
-        let databases: Vec<_> = self.plans.iter().map(|plan| plan.name.clone()).collect();
-        facts.insert("databases".into(), databases.into());
+        for plan in &self.plans {
+            let mut fact = Map::new();
+            let rows = plan.facts.tables.iter().map(|(name, table)| (name.clone(), table.rows.into()));
+            fact.insert("from".into(), plan.from.clone().into());
+            fact.insert("rows".into(), Value::Object(rows.collect()));
+            facts.insert(plan.name.clone(), fact.into());
+        }
+        let facts = Map::from_iter([("databases".to_owned(), Value::Object(facts))]);
         Ok(Returned {
             proven: std::mem::take(&mut self.proven),
             warnings: std::mem::take(&mut self.warnings),

@@ -74,6 +74,9 @@ impl PostgresTarget {
             tables.iter().map(|(_, facts)| copies.get(&facts.id).copied().unwrap_or_default()).collect();
         let statements = decode(session, &encoding, &statements)?;
         session.query("set the encoding", &format!("SET client_encoding = {}", literal(&encoding)))?;
+        let monetary = format!("SET lc_monetary = {}", literal(&plan.facts.properties.monetary));
+        // A locale that is not here leaves money as this server writes it; it differs only if there is any.
+        let _ = session.query("set the locale of money", &monetary);
         let mut total = 0;
         for ((name, expected), statement) in tables.iter().zip(statements) {
             let Some(sql) = copy_out(&statement, encoding == "SQL_ASCII") else {
