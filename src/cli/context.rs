@@ -11,12 +11,31 @@ use super::{CliError, Exit, prompt};
 use crate::app;
 use crate::base::cancel::{Cancel, Cancelled};
 use crate::base::progress::Counters;
-use crate::config::{Environment, Password, PasswordSource, Settings};
+use crate::config::file::{self, ConfigFile, FileError};
+use crate::config::{Environment, Overrides, Password, PasswordSource, Settings};
 use crate::repo::{RepoError, Repository};
 use crate::store::Location;
 
 /// How often a waiting verb looks whether it was interrupted.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// What the configuration file says of the repository that verbs use which name none. A file that was not asked for
+/// and is of no use here is no failure: most verbs can do without.
+fn of_file(overrides: &Overrides, environment: &Environment) -> Result<Option<Settings>, CliError> {
+    let found = match file::load(overrides.config.as_deref(), environment) {
+        Err(FileError::None { .. }) => return Ok(None),
+        Err(error) if overrides.config.is_some() => return Err(error.into()),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "warning: {error}");
+            return Ok(None);
+        }
+        Ok(found) => found,
+    };
+    match found.file.default_repository() {
+        Ok((_, repository)) => Ok(Some(Settings::of_repository(overrides, environment, repository)?)),
+        Err(_) => Ok(None),
+    }
+}
 
 /// See the module.
 pub struct Context {
@@ -30,11 +49,16 @@ pub struct Context {
     pub yes: bool,
     /// Some verbs show more.
     pub verbose: u8,
+    overrides: Overrides,
 }
 
 impl Context {
     pub(super) fn new(globals: &Globals) -> Result<Self, CliError> {
-        let settings = Settings::resolve(&globals.overrides(), &Environment::of_process())?;
+        let (overrides, environment) = (globals.overrides(), Environment::of_process());
+        let mut settings = Settings::resolve(&overrides, &environment)?;
+        if settings.repository.is_none() {
+            settings = of_file(&overrides, &environment)?.unwrap_or(settings);
+        }
         app::start_logging(&settings.log, false, std::io::stderr)?;
         Ok(Self {
             settings,
@@ -43,7 +67,37 @@ impl Context {
             quiet: globals.quiet,
             yes: globals.yes,
             verbose: globals.verbose,
+            overrides,
         })
+    }
+
+    /// The same run with other settings.
+    pub fn with(&self, settings: Settings) -> Self {
+        Self {
+            settings,
+            cancel: self.cancel.clone(),
+            json: self.json,
+            quiet: self.quiet,
+            yes: self.yes,
+            verbose: self.verbose,
+            overrides: self.overrides.clone(),
+        }
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> Result<ConfigFile, CliError> {
+        Ok(file::load(self.overrides.config.as_deref(), &Environment::of_process())?)
+    }
+
+    /// Whether a configuration file was named or is where one is looked for.
+    pub fn has_file(&self) -> bool {
+        let found = file::load(self.overrides.config.as_deref(), &Environment::of_process());
+        !matches!(found, Err(FileError::None { .. }))
+    }
+
+    /// Settings for a repository of the configuration file.
+    pub fn settings_of(&self, repository: &file::Repository) -> Result<Settings, CliError> {
+        Ok(Settings::of_repository(&self.overrides, &Environment::of_process(), repository)?)
     }
 
     pub(super) fn listen_to_signals(&self) -> Result<(), CliError> {

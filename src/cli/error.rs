@@ -7,6 +7,7 @@ use super::exit::Exit;
 use crate::app::AppError;
 use crate::base::cancel::Cancelled;
 use crate::config::ConfigError;
+use crate::config::file::FileError;
 use crate::drill::DrillError;
 use crate::engine::EngineError;
 use crate::repo::RepoError;
@@ -40,6 +41,12 @@ impl CliError {
             return Self { exit: Exit::Ok, causes: Vec::new(), hint: None };
         }
         Self::new(Exit::Failed, format!("write to stdout: {error}"))
+    }
+
+    /// Says first what it is about.
+    pub fn within(mut self, subject: &str) -> Self {
+        self.causes.insert(0, subject.to_owned());
+        self
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -220,6 +227,12 @@ impl From<EngineError> for CliError {
             EngineError::Cancelled(_) => Exit::Interrupted,
         };
         Self::from_chain(exit, &error)
+    }
+}
+
+impl From<FileError> for CliError {
+    fn from(error: FileError) -> Self {
+        Self::from_chain(Exit::Usage, &error)
     }
 }
 

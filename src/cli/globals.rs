@@ -14,6 +14,9 @@ pub struct Globals {
     /// Where the repository is: a path or s3://, sftp://, webdavs://, b2:// [env: LIFEBOAT_REPOSITORY]
     #[arg(short, long, global = true, value_name = "PATH|URL")]
     pub repository: Option<String>,
+    /// Configuration file [default: the user's, then /etc/lifeboat/lifeboat.toml] [env: LIFEBOAT_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// File whose content is the password [env: LIFEBOAT_PASSWORD_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -61,6 +64,7 @@ pub struct Globals {
 impl Globals {
     pub fn overrides(&self) -> Overrides {
         Overrides {
+            config: self.config.clone(),
             repository: self.repository.clone(),
             password_file: self.password_file.clone(),
             password_command: self.password_command.clone(),

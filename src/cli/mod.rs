@@ -18,6 +18,7 @@
 mod backup;
 mod cache;
 mod completions;
+mod configuration;
 mod context;
 mod copy;
 mod demo;
@@ -40,12 +41,14 @@ mod ls;
 mod new_secret;
 pub mod output;
 mod paths;
+mod plan;
 pub mod progress;
 mod prompt;
 mod prune;
 mod repair;
 mod restore;
 mod restore_service;
+mod run;
 mod snapshots;
 mod stats;
 pub mod text;
@@ -87,6 +90,8 @@ enum Command {
     Init(init::Args),
     /// Back up folders, a stream or a command's output
     Backup(backup::Args),
+    /// Back up the jobs that the configuration file names
+    Run(run::Args),
     /// Restore a snapshot, or one path of it, into a folder
     Restore(restore::Args),
     /// Write a file to stdout, or a folder as tar
@@ -104,6 +109,8 @@ enum Command {
     Repair(repair::Args),
     /// Show or clear the local cache
     Cache(cache::Args),
+    /// Check the configuration file
+    Config(configuration::Args),
     /// Check the settings, the storage and the repository, and say what to mend
     Doctor(doctor::Args),
     /// Show the whole way on made-up data: back up, destroy, recover, prove
@@ -120,6 +127,8 @@ enum Command {
     Copy(copy::Args),
     /// List and change the keys
     Key(key::Args),
+    /// Hold objectives against schedules and what was measured: met, at risk or impossible
+    Plan(plan::Args),
     /// Rehearse a recovery: restore into a sandbox, check, measure, keep the evidence
     Drill(drill::Args),
     /// Say what is meant to be gone from a job
@@ -139,6 +148,8 @@ impl Command {
             Self::Init(_) => "init",
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
+            Self::Run(_) => "run",
+            Self::Config(_) => "config",
             Self::Dump(_) => "dump",
             Self::Snapshots(_) => "snapshots",
             Self::Forget(_) => "forget",
@@ -154,6 +165,7 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::Copy(_) => "copy",
             Self::Key(_) => "key",
+            Self::Plan(_) => "plan",
             Self::Drill(_) => "drill",
             Self::Job(_) => "job",
             Self::Kit(_) => "kit",
@@ -167,6 +179,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
     match command {
         Command::Init(args) => init::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
+        Command::Run(args) => run::run(args, context).await,
+        Command::Config(args) => configuration::run(&args, context),
         Command::Restore(args) => restore::run(args, context).await,
         Command::Dump(args) => dump::run(args, context).await,
         Command::Snapshots(args) => snapshots::run(args, context).await,
@@ -183,6 +197,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Stats(args) => stats::run(args, context).await,
         Command::Copy(args) => copy::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,
+        Command::Plan(args) => plan::run(&args, context).await,
         Command::Drill(args) => drill::run(args, context).await,
         Command::Job(args) => job::run(args, context).await,
         Command::Kit(args) => kit::run(args, context).await,

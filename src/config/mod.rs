@@ -4,6 +4,7 @@
 //! where it came from, so that messages and `doctor` can say so. `RESTIC_*` is never read.
 
 mod environment;
+pub mod file;
 mod password;
 mod services;
 mod settings;

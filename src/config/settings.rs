@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::password::{self, PasswordSource};
-use super::{ConfigError, Environment, ServiceSettings, storage};
+use super::{ConfigError, Environment, ServiceSettings, file, storage};
 use crate::store::{Location, StoreOptions};
 
 /// Where a setting came from.
@@ -44,6 +44,7 @@ impl<T> Found<T> {
 /// What the command line said.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
+    pub config: Option<PathBuf>,
     pub repository: Option<String>,
     pub password_file: Option<PathBuf>,
     pub password_command: Option<String>,
@@ -109,6 +110,31 @@ impl Settings {
             hostname: hostname(),
             user: user(environment),
         })
+    }
+}
+
+impl Settings {
+    /// The same for a repository of the configuration file. A repository named by a flag stays what it is, and a
+    /// password from a flag or the environment comes before the file's.
+    ///
+    /// # Errors
+    /// What the file says of it makes no sense.
+    pub fn of_repository(
+        overrides: &Overrides,
+        environment: &Environment,
+        repository: &file::Repository,
+    ) -> Result<Self, ConfigError> {
+        let mut overrides = overrides.clone();
+        let own = repository.options.iter().map(|(key, value)| (key.clone(), value.clone()));
+        overrides.storage = own.chain(std::mem::take(&mut overrides.storage)).collect();
+        overrides.repository.get_or_insert_with(|| repository.url.clone());
+        let mut settings = Self::resolve(&overrides, environment)?;
+        if let (PasswordSource::Ask, Some(reference)) = (&settings.password.value, &repository.password) {
+            let source = reference.source(environment);
+            let value = source.map_err(|cause| ConfigError::Value { name: "password", cause })?;
+            settings.password = Found { value, origin: file::ORIGIN };
+        }
+        Ok(settings)
     }
 }
 

@@ -6,3 +6,4 @@ pub mod continuity;
 pub mod objective;
 pub mod period;
 pub mod retention;
+pub mod schedule;

@@ -54,6 +54,31 @@ pub fn exposure(points: &[Point], since: Timestamp, now: Timestamp) -> Option<Ex
     Some(Exposure { current, worst: worst.max(current) })
 }
 
+/// Whether a schedule can keep a loss below what is tolerated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feasible {
+    Met,
+    /// Met, with less than a fifth to spare: one slow run misses it.
+    AtRisk,
+    Impossible,
+}
+
+/// The worst loss of a schedule: the longest time between two runs, and what a run takes until it can be restored.
+pub fn worst_loss(interval: Duration, takes: Duration) -> Duration {
+    interval + takes
+}
+
+/// Judges a schedule, and gives the longest interval that would do, if any would.
+pub fn feasible(interval: Duration, takes: Duration, rpo: Duration) -> (Feasible, Option<Duration>) {
+    let worst = worst_loss(interval, takes);
+    let verdict = match worst {
+        _ if worst > rpo => Feasible::Impossible,
+        _ if worst > rpo.mul_f64(0.8) => Feasible::AtRisk,
+        _ => Feasible::Met,
+    };
+    (verdict, rpo.checked_sub(takes).filter(|interval| !interval.is_zero()))
+}
+
 /// Times of several runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -165,6 +190,15 @@ mod tests {
         assert_eq!(exposure(&points, at(0), at(13)).unwrap().current, hours(3));
         let gap_before_the_window = [point(0, 1), point(99, 100), point(101, 102)];
         assert_eq!(exposure(&gap_before_the_window, at(101), at(103)).unwrap().worst, hours(3));
+    }
+
+    #[test]
+    fn a_run_every_six_hours_never_keeps_six_hours() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(feasible(hours(6), minute, hours(6)), (Feasible::Impossible, Some(hours(6) - minute)));
+        assert_eq!(feasible(hours(5), minute, hours(6)).0, Feasible::AtRisk);
+        assert_eq!(feasible(hours(4), minute, hours(6)).0, Feasible::Met);
+        assert_eq!(feasible(hours(4), hours(7), hours(6)), (Feasible::Impossible, None));
     }
 
     #[test]

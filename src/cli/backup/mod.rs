@@ -17,6 +17,7 @@ use crate::app::{acceptances, services};
 use crate::base::byte_size;
 use crate::base::process::ProcessOptions;
 use crate::chunk::Profile;
+use crate::config::file::Job;
 use crate::engine::backup::{self as engine, BackupOptions, BackupOutcome, CaptureRequest, FilesRequest};
 use crate::format::entry::Timestamp;
 use crate::repo::snapshots::parse_time;
@@ -111,6 +112,39 @@ struct Exclude {
     /// Do not enter other file systems
     #[arg(short = 'x', long)]
     one_file_system: bool,
+}
+
+impl Args {
+    /// What a job of the configuration file means.
+    pub fn of_job(name: &str, job: &Job, dry_run: bool) -> Self {
+        let exclude = Exclude {
+            exclude: job.exclude.clone(),
+            iexclude: Vec::new(),
+            exclude_files: Vec::new(),
+            iexclude_files: Vec::new(),
+            exclude_caches: job.exclude_caches,
+            exclude_if_present: Vec::new(),
+            exclude_larger_than: None,
+            one_file_system: job.one_file_system,
+        };
+        Self {
+            what: job.source.all().into_iter().map(OsString::from).collect(),
+            stdin: false,
+            stdin_filename: None,
+            command: false,
+            allow_empty: false,
+            job: Some(name.to_owned()),
+            host: None,
+            tags: job.tags.clone(),
+            exclude,
+            compression: Strength::Default,
+            chunks: None,
+            time: None,
+            dry_run,
+            force: false,
+            threads: 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]

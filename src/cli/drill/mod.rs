@@ -7,6 +7,8 @@ mod show;
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;
 
+pub use rehearse::spec_of;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -8,7 +8,7 @@ use super::super::{CliError, Context, Exit};
 use super::exit;
 use super::show::text;
 use crate::app::drills;
-use crate::config::parse_duration;
+use crate::config::{file, parse_duration};
 use crate::drill::check::CheckSpec;
 use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::history::{self, TREND_OF};
@@ -22,12 +22,16 @@ use crate::seal::block::Compression;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What the drill is called; its runs are compared with each other
+    /// A drill of the configuration file, or what this one is called; its runs are compared with each other
     #[arg(value_name = "NAME", default_value = "drill", value_parser = super::super::text::name)]
     name: String,
+    /// Every drill of the configuration file
+    #[arg(long, conflicts_with_all = ["name", "snapshot"])]
+    all: bool,
     /// Snapshot to restore: latest, JOB@latest, an id…
-    #[arg(long, value_name = "SNAP", default_value = "latest")]
-    snapshot: String,
+    /// [default: what the configuration file says of NAME, else latest]
+    #[arg(long, value_name = "SNAP")]
+    snapshot: Option<String>,
     /// Where to restore to [default: what suits the snapshot]
     #[arg(long, value_enum)]
     sandbox: Option<SandboxArg>,
@@ -84,7 +88,7 @@ impl Args {
         checks.extend(self.check_command.iter().map(shell));
         Spec {
             name: self.name.clone(),
-            snapshot: self.snapshot.clone(),
+            snapshot: self.snapshot.clone().unwrap_or_else(|| "latest".into()),
             sandbox: self.sandbox.map(|kind| match kind {
                 SandboxArg::Directory => SandboxKind::Directory,
                 SandboxArg::Sqlite => SandboxKind::Sqlite,
@@ -99,8 +103,66 @@ impl Args {
     }
 }
 
+/// A drill of the configuration file.
+pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
+    let what = format!("drill {name}");
+    let time =
+        |key: &str, text: &Option<String>| file::time(&what, key, text.as_ref()).map_err(CliError::usage);
+    let sandbox = drill.sandbox.as_ref().map(|kind| {
+        let known = SandboxKind::ALL.into_iter().find(|known| known.name() == kind);
+        known.ok_or_else(|| {
+            let all: Vec<&str> = SandboxKind::ALL.into_iter().map(SandboxKind::name).collect();
+            CliError::usage(format!("{what}: there is no sandbox {kind:?}"))
+                .hint(format!("there are {}", all.join(", ")))
+        })
+    });
+    let check = |check: &file::Check| match check {
+        file::Check::Sql(query) => CheckSpec::Sql(query.clone()),
+        file::Check::Command(command) => CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]),
+    };
+    let spec = Spec {
+        name: name.to_owned(),
+        snapshot: drill.restore.clone(),
+        sandbox: sandbox.transpose()?,
+        rto: time("rto", &drill.rto)?,
+        rpo: time("rpo", &drill.rpo)?,
+        detect: time("detect", &drill.detect)?.unwrap_or_default(),
+        decide: time("decide", &drill.decide)?.unwrap_or_default(),
+        checks: drill.checks.iter().map(check).collect(),
+    };
+    spec.validate().map_err(|error| CliError::from(error).within(&what))?;
+    Ok(spec)
+}
+
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let spec = args.spec();
+    if args.snapshot.is_some() || (!args.all && !context.has_file()) {
+        return one(&args, args.spec(), context).await;
+    }
+    let found = context.file()?;
+    let drills: Vec<_> =
+        found.file.drill.iter().filter(|(name, _)| args.all || **name == args.name).collect();
+    if drills.is_empty() && !args.all {
+        return one(&args, args.spec(), context).await;
+    }
+    if drills.is_empty() {
+        return Err(CliError::usage(format!("{} defines no drill", found.path.display())));
+    }
+    let mut exits = Vec::new();
+    for (name, drill) in drills {
+        let ended = async {
+            let (_, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
+            let of_drill = context.with(context.settings_of(repository)?);
+            one(&args, spec_of(name, drill)?, &of_drill).await
+        };
+        exits.push(match ended.await {
+            Ok(exit) => exit,
+            Err(error) => error.report(&format!("drill {name}"), context.json),
+        });
+    }
+    Ok(Exit::worst_of(exits))
+}
+
+async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliError> {
     // Before anything starts, and before a password is asked for.
     spec.validate()?;
     let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
@@ -138,7 +200,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     history::place(&mut evidence, &before)?;
     let signed = evidence.sign(&key)?;
     let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
-    write_all(&args, &signed, &before)?;
+    write_all(args, &signed, &before)?;
     tell(&signed, context)?;
     if !args.no_keep {
         keep(&repo, &signed, context).await?;

@@ -27,6 +27,8 @@ pub enum SandboxKind {
 }
 
 impl SandboxKind {
+    pub const ALL: [Self; 3] = [Self::Directory, Self::Sqlite, Self::Redis];
+
     /// What suits a snapshot of this source.
     pub fn for_source(source: &str) -> Self {
         match source {

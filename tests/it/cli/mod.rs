@@ -1,5 +1,6 @@
 //! The real binary on local disk: exit codes, messages, JSON shapes, where passwords and the cache come from.
 
+mod configuration;
 mod continuity;
 mod golden;
 mod messages;

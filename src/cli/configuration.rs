@@ -1,0 +1,46 @@
+//! `config check`: the file is read and looked over; nothing is reached and nothing is run.
+
+use super::text::count;
+use super::{CliError, Context, Exit};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Check the configuration file without reaching anything
+    Check,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let Action::Check = args.action;
+    let found = context.file()?;
+    let file = &found.file;
+    for (name, repository) in &file.repository {
+        context.settings_of(repository).map_err(|error| error.within(&format!("repository {name}")))?;
+    }
+    for (name, drill) in &file.drill {
+        super::drill::spec_of(name, drill)?;
+    }
+    if context.json {
+        context.json(&serde_json::json!({
+            "path": found.path, "repositories": file.repository.keys().collect::<Vec<_>>(),
+            "jobs": file.job.keys().collect::<Vec<_>>(), "stacks": file.stack.keys().collect::<Vec<_>>(),
+            "drills": file.drill.keys().collect::<Vec<_>>(),
+        }))?;
+    } else if !context.quiet {
+        let number = |number: usize| count(number as u64);
+        context.print(format_args!(
+            "{}: {} repositories, {} jobs, {} stacks, {} drills, all understood",
+            found.path.display(),
+            number(file.repository.len()),
+            number(file.job.len()),
+            number(file.stack.len()),
+            number(file.drill.len()),
+        ))?;
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,87 @@
+//! `lifeboat.toml`: five lines back up, objectives are held against it, and what is wrong in it is named.
+
+use super::Machine;
+
+fn configured(more: &str) -> Machine {
+    let machine = Machine::with_repository();
+    machine.file("data/a", "content");
+    machine.file("pw", "right\n");
+    let (repository, password, data) = (machine.path("repository"), machine.path("pw"), machine.path("data"));
+    let text = format!(
+        "[repository.main]\nurl = {repository:?}\npassword = {{ file = {password:?} }}\n\
+         [job.data]\nsource = {data:?}\nschedule = \"0 */6 * * *\"\nexclude = [\"*.log\"]\n{more}"
+    );
+    machine.file("lifeboat.toml", text);
+    machine
+}
+
+/// Only the file says where and with what.
+const FILE_ONLY: [(&str, &str); 3] =
+    [("LIFEBOAT_CONFIG", "lifeboat.toml"), ("LIFEBOAT_REPOSITORY", ""), ("LIFEBOAT_PASSWORD", "")];
+
+#[test]
+fn jobs_run_by_their_names_and_verbs_find_the_repository() {
+    let machine = configured("[job.gone]\nsource = \"/nonexistent/gone\"\n");
+    let run = |arguments: &[&str]| machine.run_with(&FILE_ONLY, arguments);
+    let said = run(&["config", "check"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stdout.contains("1 repositories, 2 jobs"), "{}", said.stdout);
+    machine.file("data/b.log", "left out");
+    let said = run(&["run", "data"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    let said = run(&["--json", "snapshots"]);
+    assert_eq!(said.json()[0]["job"], "data", "{}{}", said.stdout, said.stderr);
+    assert!(!run(&["ls", "--recursive", "latest"]).stdout.contains("b.log"));
+    // One that fails stops no other, and the exit code says it.
+    let said = run(&["run", "--all"]);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("error: run gone: "), "{}", said.stderr);
+    assert_eq!(run(&["--json", "snapshots"]).json().as_array().map(Vec::len), Some(2));
+    let said = run(&["run", "dta"]);
+    assert_eq!(said.code, 2);
+    assert!(said.stderr.contains("there are data, gone"), "{}", said.stderr);
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_named_with_its_line() {
+    let machine = configured("[job.more]\nsource = \"/x\"\nscedule = \"0 2 * * *\"\n");
+    let said = machine.run_with(&FILE_ONLY, &["config", "check"]);
+    assert_eq!(said.code, 2, "{}", said.stdout);
+    assert!(said.stderr.contains("lifeboat.toml:10: unknown field `scedule`"), "{}", said.stderr);
+    assert!(said.stderr.contains("hint: did you mean schedule?"), "{}", said.stderr);
+    let machine = configured("[drill.d]\nrestore = \"data@latest\"\nchecks = [{ sql = \"drop table a\" }]\n");
+    let said = machine.run_with(&FILE_ONLY, &["config", "check"]);
+    assert_eq!(said.code, 2, "{}", said.stdout);
+    assert!(said.stderr.contains("drill d") && said.stderr.contains("is not a query"), "{}", said.stderr);
+    // Whoever may write it, may run what he likes as us.
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = machine.path("lifeboat.toml");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let said = machine.run_with(&FILE_ONLY, &["config", "check"]);
+    assert_eq!(said.code, 2);
+    assert!(said.stderr.contains("may be written by others"), "{}", said.stderr);
+}
+
+#[test]
+fn objectives_are_held_against_the_schedule_and_what_drills_measured() {
+    let stack = "[stack.shop]\ndata = { rto = \"1h\", rpo = \"6h\" }\napp = { rto = \"2h\", needs = [\"data\"] }\n\
+                 [drill.weekly]\nrestore = \"data@latest\"\nrto = \"1h\"\nrpo = \"12h\"\n\
+                 checks = [{ command = \"test -e $LIFEBOAT_DRILL_PATH\" }]\n";
+    let machine = configured(stack);
+    let run = |arguments: &[&str]| machine.run_with(&FILE_ONLY, arguments);
+    assert_eq!(run(&["run", "--all"]).code, 0);
+    let said = run(&["plan"]);
+    assert_eq!(said.code, 22, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("runs up to 6h00 apart cannot keep an RPO of 6h00"), "{}", said.stdout);
+    assert!(said.stdout.contains("or less would do"), "{}", said.stdout);
+    assert!(said.stdout.contains("data: recovery was never measured"), "{}", said.stdout);
+    let said = run(&["drill", "run", "--all"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("Drill weekly #1"), "{}", said.stdout);
+    let said = run(&["drill", "run", "weekly"]);
+    assert!(said.stdout.contains("Drill weekly #2"), "{}{}", said.stdout, said.stderr);
+    let plan = run(&["--json", "plan"]).json();
+    let data = plan["components"].as_array().unwrap().iter().find(|row| row["component"] == "data").unwrap();
+    assert_eq!(data["rto"], "met", "{plan}");
+    assert_eq!(data["rpo"], "impossible", "{plan}");
+}
