@@ -15,6 +15,7 @@ use crate::source::docker;
 use crate::source::docker::address::Address as DockerAddress;
 use crate::source::docker::capture::DockerCapture;
 use crate::source::docker::daemon::Daemon;
+use crate::source::docker::rebuild::ProjectTarget;
 use crate::source::docker::target::VolumeTarget;
 use crate::source::postgres::{self, Address, Direct, PostgresCapture, PostgresTarget, RestoreFlags};
 use crate::source::redis::address::Address as RedisAddress;
@@ -66,8 +67,16 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 7] =
-    ["docker-volume:", "postgresql://", "postgres://", "redis-dir:", "rediss://", "redis://", "sqlite:"];
+const SCHEMES: [&str; 8] = [
+    "docker-project:",
+    "docker-volume:",
+    "postgresql://",
+    "postgres://",
+    "redis-dir:",
+    "rediss://",
+    "redis://",
+    "sqlite:",
+];
 
 /// Whether `text` is the address of a service rather than a path.
 pub fn is_service(text: &str) -> bool {
@@ -97,10 +106,10 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             Ok(OpenCapture { capture: Box::new(capture), kind: "sqlite", job })
         }
         Some(("redis://" | "rediss://", _)) => {
-            let server = RedisAddress::parse(address, around.settings.redis_password.as_ref())?;
+            let (server, job) = redis(address, around)?;
             let reach = Arc::new(RedisTcp::of(&server));
             let capture = RedisCapture::start(&server, reach, around.now, &around.cancel)?;
-            Ok(OpenCapture { capture: Box::new(capture), kind: "redis", job: server.name() })
+            Ok(OpenCapture { capture: Box::new(capture), kind: "redis", job })
         }
         Some(("redis-dir:", _)) => Err(AppError::Refused(
             "a folder is no consistent source while its server writes\nhint: back up the server: redis://HOST".into(),
@@ -112,9 +121,16 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             let job = format!("docker-volume:{}", address.name);
             Ok(OpenCapture { capture: Box::new(capture), kind: "docker-volume", job })
         }
+        Some(("docker-project:", rest)) => {
+            let address = DockerAddress::parse("project", rest).map_err(SourceError::from)?;
+            let state = around.state.as_deref();
+            let capture = DockerCapture::project(daemon_of(around)?, &address, around.now, state)?;
+            let job = format!("docker-project:{}", address.name);
+            Ok(OpenCapture { capture: Box::new(capture), kind: "docker-project", job })
+        }
         Some(("postgres://" | "postgresql://", _)) => {
             let (parsed, reach, world) = postgres(address, around)?;
-            let job = parsed.shown();
+            let job = shown(address);
             let capture = PostgresCapture::start(parsed, Box::new(reach), world)?;
             Ok(OpenCapture { capture: Box::new(capture), kind: "postgres", job })
         }
@@ -124,7 +140,16 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
 
 /// An address of PostgreSQL and the way there.
 fn postgres(address: &str, around: &Surroundings) -> Result<(Address, Direct, postgres::World), AppError> {
-    let parsed = Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
+    let mut parsed = Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
+    let server = &mut parsed.server;
+    if let Some(found) = in_container(&server.user, &server.host, server.port, around)? {
+        server.host = found.address.to_string();
+        server.user =
+            found.variable("POSTGRES_USER").map_err(SourceError::from)?.unwrap_or("postgres".into());
+        if server.password.is_none() && server.password_file.is_none() {
+            server.password = found.secret("POSTGRES_PASSWORD").map_err(SourceError::from)?;
+        }
+    }
     let Surroundings { settings, .. } = around;
     let world = postgres::World {
         cancel: around.cancel.clone(),
@@ -154,6 +179,44 @@ pub fn shown(address: &str) -> String {
     }
 }
 
+/// The server that `service@host` means, when that is a service of a Docker project and not a user at a host.
+fn in_container(
+    service: &str,
+    host: &str,
+    port: u16,
+    around: &Surroundings,
+) -> Result<Option<docker::reach::Found>, SourceError> {
+    // Names of hosts have dots, and addresses too; where no daemon answers there is no project.
+    if service.is_empty() || !docker::address::is_name(host) || host.contains('.') || host == "localhost" {
+        return Ok(None);
+    }
+    match daemon_of(around) {
+        Ok(daemon) => Ok(docker::reach::find(&daemon, service, host, port)?),
+        Err(SourceError::Cancelled(cancelled)) => Err(cancelled.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A Redis server's address, and what its job is called; of one in a container with what its container says.
+fn redis(address: &str, around: &Surroundings) -> Result<(RedisAddress, String), AppError> {
+    let environment = around.settings.redis_password.as_ref();
+    let mut server = RedisAddress::parse(address, None)?;
+    let service = server.user.clone().unwrap_or_default();
+    let Some(found) = in_container(&service, &server.host, server.port, around)? else {
+        let server = RedisAddress::parse(address, environment)?;
+        let job = server.name();
+        return Ok((server, job));
+    };
+    let job = format!("redis://{service}@{}", server.host);
+    server.host = found.address.to_string();
+    server.user = None;
+    if server.password.is_none() {
+        let variable = found.secret("REDIS_PASSWORD").map_err(SourceError::from)?;
+        server.password = found.argument("--requirepass").or(variable).or(environment.cloned());
+    }
+    Ok((server, job))
+}
+
 fn daemon_of(around: &Surroundings) -> Result<Daemon, SourceError> {
     let host = around.settings.docker_host.as_deref();
     Ok(Daemon::connect(host, &around.runtime, &around.cancel)?)
@@ -167,7 +230,7 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
     match scheme(address) {
         Some(("sqlite:", path)) => Ok(Box::new(SqliteTarget::new(Path::new(path), flags.force))),
         Some(("redis://" | "rediss://", _)) => {
-            let server = RedisAddress::parse(address, around.settings.redis_password.as_ref())?;
+            let (server, _) = redis(address, around)?;
             let reach = Arc::new(RedisTcp::of(&server));
             let TargetFlags { force, flush_first, .. } = flags;
             let options = LiveOptions { force, flush_first, withheld: SECRET_VARIABLES };
@@ -183,6 +246,11 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let address = DockerAddress::parse("volume", rest).map_err(SourceError::from)?;
             let state = around.state.as_deref();
             Ok(Box::new(VolumeTarget::new(daemon_of(around)?, &address, flags.force, state)))
+        }
+        Some(("docker-project:", rest)) => {
+            let address = DockerAddress::parse("project", rest).map_err(SourceError::from)?;
+            let state = around.state.as_deref();
+            Ok(Box::new(ProjectTarget::new(daemon_of(around)?, &address, flags.force, state)))
         }
         Some(("postgres://" | "postgresql://", _)) => {
             let (parsed, reach, world) = postgres(address, around)?;

@@ -8,7 +8,8 @@ use super::DockerError;
 use crate::base::url::{Url, nearest};
 
 /// Every option there is.
-const OPTIONS: [&str; 7] = ["crash-unsafe", "exec-post", "exec-pre", "max-stop", "pause", "read", "stop"];
+const OPTIONS: [&str; 8] =
+    ["crash-unsafe", "exclude-volume", "exec-post", "exec-pre", "max-stop", "pause", "read", "stop"];
 /// How long containers may stand still unless somebody says otherwise.
 const MAX_STOP: Duration = Duration::from_secs(30 * 60);
 /// Longest name believed.
@@ -50,6 +51,8 @@ pub struct Options {
     pub exec_pre: Vec<(String, String)>,
     pub exec_post: Vec<(String, String)>,
     pub max_stop: Duration,
+    /// Of a project.
+    pub exclude_volumes: Vec<String>,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             exec_pre: Vec::new(),
             exec_post: Vec::new(),
             max_stop: MAX_STOP,
+            exclude_volumes: Vec::new(),
         }
     }
 }
@@ -112,6 +116,7 @@ impl Options {
             "crash-unsafe" => self.crash_unsafe = yes_or_no(key, value)?,
             "stop" => self.stop = whom(value),
             "pause" => self.pause = whom(value),
+            "exclude-volume" => self.exclude_volumes.push(value.to_owned()),
             "exec-pre" => self.exec_pre.push(command(key, value)?),
             "exec-post" => self.exec_post.push(command(key, value)?),
             "max-stop" => {

@@ -3,7 +3,7 @@
 //! Invariant: what is known before a byte is read (a missing volume, a database under its server) fails before a
 //! byte is read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::daemon::Daemon;
 use super::guard::{Guard, Plan};
 use super::helper::{Helper, Workshop};
 use super::volume::{self, Database, User};
-use super::{DockerError, VOLUMES, proof};
+use super::{DockerError, VOLUMES, project, proof};
 use crate::format::entry::Timestamp;
-use crate::source::capture::{Capture, Captured, Folder, Part, SourceError, Step};
+use crate::source::capture::{Capture, Captured, Folder, PART_MODE, Part, SourceError, Step};
 use crate::source::files::push_component;
 
 /// A volume that is about to be read.
@@ -42,6 +42,8 @@ pub struct DockerCapture {
     daemon: Daemon,
     options: Options,
     now: Timestamp,
+    /// What describes a project, by path.
+    parts: BTreeMap<String, Vec<u8>>,
     volumes: VecDeque<Volume>,
     current: Option<(Volume, Entries)>,
     /// What was read of the current file and not yet taken.
@@ -68,10 +70,49 @@ impl DockerCapture {
         now: Timestamp,
         state: Option<&Path>,
     ) -> Result<Self, SourceError> {
-        let mut capture = Self {
+        let mut capture = Self::new(daemon, address, now);
+        capture.add_volumes(std::slice::from_ref(&address.name), &[], state)?;
+        Ok(capture)
+    }
+
+    /// Looks a project over, with all its volumes.
+    ///
+    /// # Errors
+    /// There is no such project, or one of its volumes must not be read while it is in use.
+    pub fn project(
+        daemon: Daemon,
+        address: &Address,
+        now: Timestamp,
+        state: Option<&Path>,
+    ) -> Result<Self, SourceError> {
+        let mut capture = Self::new(daemon, address, now);
+        let mut found = project::collect(&capture.daemon, &address.name)?;
+        let excluded = &address.options.exclude_volumes;
+        if let Some(name) = excluded.iter().find(|name| !found.volumes.contains(name)) {
+            let why = format!(
+                "project {} has no volume {name:?}\nhint: there are {}",
+                address.name,
+                found.volumes.join(", ")
+            );
+            return Err(DockerError::Refused(why).into());
+        }
+        found.volumes.retain(|name| !excluded.contains(name));
+        if !excluded.is_empty() {
+            found.fact["excluded_volumes"] = json!(excluded);
+        }
+        capture.add_volumes(&found.volumes, &found.members, state)?;
+        capture.facts.insert("project".into(), found.fact);
+        capture.warnings = found.warnings;
+        capture.parts = found.parts;
+        Ok(capture)
+    }
+
+    fn new(daemon: Daemon, address: &Address, now: Timestamp) -> Self {
+        Self {
             daemon,
             options: address.options.clone(),
             now,
+            parts: BTreeMap::new(),
             volumes: VecDeque::new(),
             current: None,
             rest: Bytes::new(),
@@ -83,9 +124,7 @@ impl DockerCapture {
             guard: None,
             begun: Instant::now(),
             consistent: now,
-        };
-        capture.add_volumes(std::slice::from_ref(&address.name), &[], state)?;
-        Ok(capture)
+        }
     }
 
     /// `members`: containers to treat besides those that use a volume.
@@ -193,6 +232,10 @@ impl DockerCapture {
     }
 
     fn step(&mut self) -> Result<Option<Step>, DockerError> {
+        if let Some((path, bytes)) = self.parts.pop_first() {
+            self.rest = bytes.into();
+            return Ok(Some(Step::Stream(Part { path, mode: PART_MODE, mtime: self.now })));
+        }
         if let Some(step) = self.next_entry()? {
             return Ok(Some(step));
         }

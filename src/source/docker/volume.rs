@@ -135,8 +135,8 @@ impl Database {
             _ => None,
         };
         match (self, service) {
-            (Self::Postgres, Some(service)) => format!("postgres://{service}/all"),
-            (Self::Postgres, None) => "postgres://USER@HOST/all".into(),
+            (Self::Postgres, Some(service)) => format!("postgres://{service}/*"),
+            (Self::Postgres, None) => "postgres://USER@HOST/*".into(),
             (Self::Redis, Some(service)) => format!("redis://{service}"),
             (Self::Redis, None) => "redis://HOST".into(),
             (Self::Mysql, _) => "mysql://USER@HOST/all".into(),
@@ -148,7 +148,8 @@ impl Database {
 pub fn refusal(volume: &str, database: Database, user: &User) -> DockerError {
     DockerError::Refused(format!(
         "volume {volume} holds the files of {} under the running container {}: read one by one they make no database\n\
-         hint: back up {}; or stop it meanwhile with docker-volume:{volume}?stop=yes; crash-unsafe=true reads it all the same",
+         hint: back up {}, and of a project the rest with exclude-volume={volume}; or stop it meanwhile with stop=yes; \
+         crash-unsafe=true reads it all the same",
         database.name(),
         user.name,
         database.instead(user),

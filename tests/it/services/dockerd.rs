@@ -123,6 +123,15 @@ impl Engine {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Makes it a Swarm of one.
+    pub fn swarm(&self) {
+        static MADE: std::sync::Once = std::sync::Once::new();
+        MADE.call_once(|| {
+            let place = format!("127.0.0.1:{}", super::free_port());
+            self.docker(&["swarm", "init", "--advertise-addr", &place, "--listen-addr", &place]);
+        });
+    }
+
     /// A volume's folder.
     pub fn folder(&self, volume: &str) -> PathBuf {
         self.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", volume]).into()

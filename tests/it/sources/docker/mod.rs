@@ -1,6 +1,8 @@
 //! Docker: volumes and projects, against a real engine.
 
+mod project;
 mod quiet;
+mod reach;
 mod volume;
 
 use std::path::Path;

@@ -1,0 +1,109 @@
+//! Servers in containers that publish no port, found by project and service.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{machine, unique};
+use crate::services::dockerd::{Containers, Engine, engine};
+use crate::services::program;
+
+/// A root file system with a program and the libraries it needs.
+fn root_of(folder: &Path, programs: &[PathBuf]) {
+    for program in programs {
+        let copy = |from: &Path| {
+            let to = folder.join(from.strip_prefix("/").unwrap());
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(from, to).unwrap();
+        };
+        copy(program);
+        let listed = Command::new("ldd").arg(program).output().unwrap();
+        for word in String::from_utf8(listed.stdout).unwrap().split_whitespace() {
+            if word.starts_with('/') {
+                copy(Path::new(word));
+            }
+        }
+    }
+    for name in ["tmp", "data"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+    }
+}
+
+fn redis_image(engine: &Engine) -> (&'static str, String) {
+    static MADE: std::sync::Once = std::sync::Once::new();
+    let server = program("redis-server").canonicalize().unwrap();
+    MADE.call_once(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let busybox = program("busybox").canonicalize().unwrap();
+        root_of(
+            folder.path(),
+            &[server.clone(), program("redis-cli").canonicalize().unwrap(), busybox.clone()],
+        );
+        std::fs::create_dir_all(folder.path().join("bin")).unwrap();
+        for name in ["sh", "cat"] {
+            std::os::unix::fs::symlink(&busybox, folder.path().join("bin").join(name)).unwrap();
+        }
+        engine.import("lifeboat-redis", folder.path());
+    });
+    ("lifeboat-redis", server.display().to_string())
+}
+
+#[test]
+fn a_redis_service_without_a_port_is_backed_up_and_restored() {
+    let (engine, machine, project) = (engine(), machine(), unique("cache"));
+    let (image, server) = redis_image(engine);
+    let network = format!("{project}_inner");
+    engine.docker(&["network", "create", &network]);
+    let containers = Containers(project.clone());
+    let label = format!("com.docker.compose.project={project}");
+    for service in ["old", "new"] {
+        let (name, label_service) =
+            (format!("{project}-{service}-1"), format!("com.docker.compose.service={service}"));
+        engine.docker(&[
+            "run",
+            "-d",
+            "--name",
+            &name,
+            "--network",
+            &network,
+            "--label",
+            &label,
+            "--label",
+            &label_service,
+            image,
+            &server,
+            "--requirepass",
+            "s3cret",
+            "--save",
+            "",
+            "--dir",
+            "/data",
+            "--repl-diskless-sync-delay",
+            "0",
+        ]);
+        engine.until("Redis answers", |engine| {
+            let ping = engine
+                .command(&["exec", &name, "/usr/bin/redis-cli", "-a", "s3cret", "ping"])
+                .output()
+                .unwrap();
+            String::from_utf8_lossy(&ping.stdout).contains("PONG")
+        });
+    }
+    let cli = |service: &str, words: &[&str]| {
+        let name = format!("{project}-{service}-1");
+        let mut arguments = vec!["exec", &name, "/usr/bin/redis-cli", "-a", "s3cret", "--no-auth-warning"];
+        arguments.extend(words);
+        engine.docker(&arguments)
+    };
+    for number in 0..10 {
+        cli("old", &["set", &format!("key-{number}"), "value"]);
+    }
+    let said = machine.run(&["backup", &format!("redis://old@{project}")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let listed = machine.run(&["--json", "snapshots"]).stdout;
+    assert!(listed.contains(&format!("redis://old@{project}")) && !listed.contains("s3cret"), "{listed}");
+    let said = machine.run(&["restore", "latest", "--to", &format!("redis://new@{project}")]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert_eq!(cli("new", &["dbsize"]), "10");
+    drop(containers);
+    engine.docker(&["network", "rm", &network]);
+}
