@@ -338,7 +338,7 @@ mod tests {
         assert!(Facts::of(&Map::new()).is_none());
 
         let long = "n".repeat(60);
-        let tables = (0..120_000).map(|number| (format!("{long}{number}"), TableFacts::default())).collect();
+        let tables = (0..200_000).map(|number| (format!("{long}{number}"), TableFacts::default())).collect();
         let database = DatabaseFacts { tables, ..DatabaseFacts::default() };
         facts.databases.insert("many".into(), database);
         let mut warnings = Vec::new();

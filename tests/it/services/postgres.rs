@@ -218,12 +218,12 @@ pub fn shared(major: u32) -> &'static Postgres {
 
 /// Nothing of a shared server is dropped, so somebody else removes its folder once this process is gone.
 fn remove_after_us(folder: &Path) {
-    let script = "while kill -0 $0; do sleep 1; done 2>/dev/null; sleep 1; rm -rf \"$1\"";
+    let script = "(while kill -0 $0; do sleep 1; done 2>/dev/null; sleep 1; rm -rf \"$1\") &";
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", script, &std::process::id().to_string()])
         .arg(folder)
         .current_dir("/")
         .process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
 }

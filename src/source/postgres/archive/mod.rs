@@ -38,7 +38,7 @@ pub enum BlockContent {
     Table(RowSum),
     /// Large objects: how many, their bytes, and the sum of their hashes (object number and content).
     Objects(RowSum),
-    /// Compressed: nothing can be said.
+    /// Compressed or skimmed: nothing can be said.
     Opaque,
 }
 
@@ -58,6 +58,7 @@ pub struct Archive {
     /// A number whose bytes did not all come at once.
     partial: Vec<u8>,
     position: u64,
+    skims: bool,
 }
 
 enum State {
@@ -85,11 +86,17 @@ impl Default for Archive {
             state: State::Table,
             partial: Vec::new(),
             position: 0,
+            skims: false,
         }
     }
 }
 
 impl Archive {
+    /// One that only looks whether everything is there: rows are not counted.
+    pub fn skimming() -> Self {
+        Self { skims: true, ..Self::default() }
+    }
+
     /// The head, once it came.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
@@ -249,7 +256,7 @@ impl Archive {
 
     fn begin(&mut self, kind: u8, at: u64, id: i64) -> Result<State, ArchiveError> {
         let id = u64::try_from(id).map_err(|_| ArchiveError::Invalid("data of no entry"))?;
-        let compressed = self.head.as_ref().is_some_and(|head| head.compressed);
+        let opaque = self.skims || self.head.as_ref().is_some_and(|head| head.compressed);
         if self.blocks.insert(id, Block { at, content: BlockContent::Open }).is_some() {
             return Err(ArchiveError::Invalid("the data of an entry twice"));
         }
@@ -258,7 +265,7 @@ impl Archive {
             return Err(ArchiveError::Invalid("data of no entry"));
         }
         match kind {
-            TABLE if compressed => Ok(State::Length(Data::Opaque { id })),
+            TABLE if opaque => Ok(State::Length(Data::Opaque { id })),
             TABLE => Ok(State::Length(Data::Rows { id, rows: Box::default() })),
             OBJECTS => Ok(State::ObjectId { id, sum: RowSum::default() }),
             _ => Err(ArchiveError::Invalid("a block of an unknown kind")),
