@@ -186,10 +186,11 @@ impl Postgres {
         lines.join("\n")
     }
 
-    /// Sessions of ours that are still there.
-    pub fn our_sessions(&self) -> String {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lifeboat-%'";
-        self.sql("postgres", sql)
+    /// Sessions of ours that are still in a database.
+    pub fn our_sessions(&self, database: &str) -> String {
+        let ours = "application_name LIKE 'lifeboat-%'";
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND {ours}");
+        self.sql("postgres", &sql)
     }
 }
 

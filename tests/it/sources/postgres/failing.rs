@@ -65,14 +65,14 @@ fn no_snapshot(machine: &Machine) {
     assert_eq!(listed.json().as_array().map(Vec::len), Some(0), "{}", listed.stdout);
 }
 
-fn nothing_left(machine: &Machine, postgres: &Postgres) {
+fn nothing_left(machine: &Machine, postgres: &Postgres, database: &str) {
     for _ in 0..100 {
-        if postgres.our_sessions() == "0" {
+        if postgres.our_sessions(database) == "0" {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    assert_eq!(postgres.our_sessions(), "0");
+    assert_eq!(postgres.our_sessions(database), "0");
     let left: Vec<_> = std::fs::read_dir(machine.path("tmp")).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -90,7 +90,7 @@ fn a_killed_pg_dump_gives_no_snapshot() {
     assert!(said.stderr.contains("was killed by SIGKILL"), "{}", said.stderr);
     assert!(said.stderr.contains(&format!("dump database \"{database}\"")), "{}", said.stderr);
     no_snapshot(&machine);
-    nothing_left(&machine, postgres);
+    nothing_left(&machine, postgres, &database);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_interrupted_capture_leaves_nothing_behind() {
     let said = wait(&machine, child);
     assert_eq!(said.code, 130, "{}", said.stderr);
     no_snapshot(&machine);
-    nothing_left(&machine, postgres);
+    nothing_left(&machine, postgres, &database);
 }
 
 /// A lock keeps pg_dump waiting on the server, where a client that is gone is not noticed.
@@ -137,7 +137,7 @@ fn an_interrupted_wait_for_a_lock_ends_on_the_server_too() {
     kill(child.id().cast_signed(), Signal::INT);
     let said = wait(&machine, child);
     assert_eq!(said.code, 130, "{}", said.stderr);
-    nothing_left(&machine, postgres);
+    nothing_left(&machine, postgres, &database);
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
@@ -166,7 +166,7 @@ fn a_lock_that_is_held_too_long_is_said() {
     assert!(said.stderr.contains("LOCK TABLE public.t"), "{}", said.stderr);
     assert!(said.stderr.contains("hint: somebody holds a lock"), "{}", said.stderr);
     no_snapshot(&machine);
-    nothing_left(&machine, postgres);
+    nothing_left(&machine, postgres, &database);
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
