@@ -105,3 +105,87 @@ fn a_redis_service_without_a_port_is_backed_up_and_restored() {
     drop(containers);
     engine.docker(&["network", "rm", &network]);
 }
+
+/// PostgreSQL 15 as Debian has it, with what it needs to start.
+fn postgres_image(engine: &Engine) -> &'static str {
+    static MADE: std::sync::Once = std::sync::Once::new();
+    MADE.call_once(|| {
+        let (folder, bin) = (tempfile::tempdir().unwrap(), Path::new("/usr/lib/postgresql/15/bin"));
+        let busybox = program("busybox").canonicalize().unwrap();
+        let programs = ["postgres", "initdb", "psql"].map(|name| bin.join(name));
+        assert!(programs[0].is_file(), "PostgreSQL is not installed: install with ./tests/install");
+        root_of(folder.path(), &[programs.as_slice(), &[busybox]].concat());
+        let script = "
+            mkdir -p bin etc usr/lib/postgresql/15 usr/share/postgresql; chmod 1777 tmp data
+            cp -a /usr/lib/postgresql/15/lib usr/lib/postgresql/15/; cp -a /usr/share/postgresql/15 usr/share/postgresql/
+            for name in sh cat echo locale; do ln -sf /usr/bin/busybox bin/$name; done
+            echo 'postgres:x:999:999::/data:/bin/sh' > etc/passwd
+            mkdir -p usr/share/zoneinfo; cp -L /usr/share/zoneinfo/UTC usr/share/zoneinfo/";
+        super::shell(folder.path(), script);
+        engine.import("lifeboat-postgres", folder.path());
+    });
+    "lifeboat-postgres"
+}
+
+#[test]
+fn a_postgres_service_without_a_port_is_backed_up_and_restored() {
+    let (engine, machine, project) = (engine(), machine(), unique("shop-db"));
+    let image = postgres_image(engine);
+    let (network, name) = (format!("{project}_inner"), format!("{project}-db-1"));
+    engine.docker(&["network", "create", &network]);
+    let containers = Containers(project.clone());
+    let label = format!("com.docker.compose.project={project}");
+    // The password stands in a file inside the container only.
+    let script = "B=/usr/lib/postgresql/15/bin; echo pa55word > /tmp/pw
+        $B/initdb -D /data/db -U owner -A scram-sha-256 --pwfile=/tmp/pw --no-sync --no-locale -E UTF8 > /dev/null
+        echo 'host all all all scram-sha-256' >> /data/db/pg_hba.conf
+        exec $B/postgres -D /data/db -c 'listen_addresses=*' -c fsync=off -k /tmp";
+    engine.docker(&[
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "--network",
+        &network,
+        "--user",
+        "999:999",
+        "--label",
+        &label,
+        "--label",
+        "com.docker.compose.service=db",
+        "-e",
+        "POSTGRES_USER=owner",
+        "-e",
+        "POSTGRES_PASSWORD_FILE=/tmp/pw",
+        image,
+        "sh",
+        "-c",
+        script,
+    ]);
+    let sql = |database: &str, text: &str| {
+        let psql = "/usr/lib/postgresql/15/bin/psql";
+        let password = "PGPASSWORD=pa55word";
+        engine
+            .command(&[
+                "exec", "-e", password, &name, psql, "-h", "/tmp", "-U", "owner", "-Atc", text, database,
+            ])
+            .output()
+            .unwrap()
+    };
+    engine.until("PostgreSQL answers", |_| sql("postgres", "SELECT 1").status.success());
+    assert!(sql("postgres", "CREATE TABLE orders AS SELECT generate_series(1, 1000) AS id").status.success());
+
+    let said = machine.run(&["backup", &format!("postgres://db@{project}/postgres")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let listed = machine.run(&["--json", "snapshots"]).stdout;
+    assert!(
+        listed.contains(&format!("postgres://db@{project}/postgres")) && !listed.contains("pa55word"),
+        "{listed}"
+    );
+    let said = machine.run(&["restore", "latest", "--to", &format!("postgres://db@{project}/copy")]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    let counted = sql("copy", "SELECT count(*) FROM orders");
+    assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), "1000");
+    drop(containers);
+    engine.docker(&["network", "rm", &network]);
+}

@@ -82,3 +82,59 @@ fn a_container_runs_on_while_its_volume_is_read() {
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains(&format!("running container {name}")), "{}", said.stderr);
 }
+
+#[test]
+fn a_database_under_its_running_server_is_refused() {
+    let (engine, volume, name) = (engine(), unique("pgdata"), unique("pgdata-user"));
+    engine.docker(&["volume", "create", &volume]);
+    shell(&engine.folder(&volume), "mkdir -p 18/docker; echo 18 > 18/docker/PG_VERSION");
+    let containers = Containers(name.clone());
+    let mount = format!("{volume}:/data");
+    let labels = ["com.docker.compose.project=shop", "com.docker.compose.service=db"];
+    let mut arguments = vec!["run", "-d", "--name", &name, "-v", &mount];
+    labels.iter().for_each(|label| arguments.extend(["--label", label]));
+    arguments.extend([IMAGE, "sleep", "600"]);
+    engine.docker(&arguments);
+    let machine = machine();
+    // Directly it is seen before a byte is read, through the engine when it comes by.
+    for query in ["", "?read=engine"] {
+        let said = machine.run(&["backup", &format!("docker-volume:{volume}{query}")]);
+        assert_eq!(said.code, 2, "{query}: {}", said.stderr);
+        assert!(said.stderr.contains("postgres://db@shop/*"), "{}", said.stderr);
+        let said = machine.run(&["--json", "snapshots"]);
+        assert_eq!(said.json().as_array().map(Vec::len), Some(0), "{}", said.stdout);
+    }
+    let said = machine.run(&["backup", &format!("docker-volume:{volume}?crash-unsafe=true")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    drop(containers);
+    // At rest it is files like any others.
+    let said = machine.run(&["backup", &format!("docker-volume:{volume}")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}
+
+#[test]
+fn names_and_options_that_make_no_sense_are_refused() {
+    let machine = machine();
+    for (address, hint) in [
+        ("docker-volume:../etc", "no name of a volume"),
+        ("docker-volume:x?stopp=yes", "did you mean stop?"),
+        ("docker-project:a b", "no name of a project"),
+    ] {
+        let said = machine.run(&["backup", address]);
+        assert_eq!(said.code, 2, "{address}: {}", said.stderr);
+        assert!(said.stderr.contains(hint), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_named() {
+    let mut machine = machine();
+    machine.set("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let said = machine.run(&["backup", "docker-volume:x"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(
+        said.stderr.contains("unix:///nowhere/docker.sock") && said.stderr.contains("hint: "),
+        "{}",
+        said.stderr
+    );
+}
