@@ -26,7 +26,11 @@ impl CheckSpec {
         let refused = |why: String| Err(DrillError::Spec(why));
         match self {
             Self::Sql(query) => {
-                let first = query.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
+                // `shop: select …` asks one of several databases.
+                let named =
+                    query.split_once(':').filter(|(name, _)| !name.trim().contains(char::is_whitespace));
+                let asked = named.map_or(query.as_str(), |(_, query)| query);
+                let first = asked.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
                 let asks = first.is_some_and(|word| {
                     ["select", "with", "values", "table", "explain"]
                         .contains(&word.to_ascii_lowercase().as_str())
@@ -129,6 +133,8 @@ mod tests {
         let sql = |query: &str| CheckSpec::Sql(query.into()).validate();
         assert!(sql("select 1").is_ok());
         assert!(sql("  (WITH a AS (SELECT 1) TABLE a)").is_ok());
+        assert!(sql("shop: select 1").is_ok());
+        assert!(sql("shop: delete from a").is_err());
         assert!(sql("delete from a").is_err());
         assert!(sql("").is_err());
         assert!(CheckSpec::Command(vec![]).validate().is_err());

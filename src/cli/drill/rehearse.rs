@@ -79,6 +79,7 @@ enum SandboxArg {
     Directory,
     Sqlite,
     Redis,
+    Postgres,
 }
 
 impl Args {
@@ -93,6 +94,7 @@ impl Args {
                 SandboxArg::Directory => SandboxKind::Directory,
                 SandboxArg::Sqlite => SandboxKind::Sqlite,
                 SandboxArg::Redis => SandboxKind::Redis,
+                SandboxArg::Postgres => SandboxKind::Postgres,
             }),
             rto: self.rto,
             rpo: self.rpo,
@@ -179,7 +181,12 @@ async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliErro
         repo: &repo,
         repository: context.location()?.to_string(),
         open_target: &|address| drills::open_target(address, &around),
-        ground: Ground { scratch, withheld: crate::config::SECRET_VARIABLES, cancel: context.cancel.clone() },
+        ground: Ground {
+            scratch,
+            path: context.settings.services.path.clone(),
+            withheld: crate::config::SECRET_VARIABLES,
+            cancel: context.cancel.clone(),
+        },
         machine: drills::machine(&context.settings),
         began,
         progress: counters,

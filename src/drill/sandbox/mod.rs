@@ -4,6 +4,7 @@
 //! behind is swept by the next: whatever still works in the folder is ended, then the folder is removed.
 
 mod directory;
+mod postgres;
 mod redis;
 mod sqlite;
 mod sweep;
@@ -24,16 +25,18 @@ pub enum SandboxKind {
     Directory,
     Sqlite,
     Redis,
+    Postgres,
 }
 
 impl SandboxKind {
-    pub const ALL: [Self; 3] = [Self::Directory, Self::Sqlite, Self::Redis];
+    pub const ALL: [Self; 4] = [Self::Directory, Self::Sqlite, Self::Redis, Self::Postgres];
 
     /// What suits a snapshot of this source.
     pub fn for_source(source: &str) -> Self {
         match source {
             "sqlite" => Self::Sqlite,
             "redis" => Self::Redis,
+            "postgres" => Self::Postgres,
             _ => Self::Directory,
         }
     }
@@ -43,6 +46,7 @@ impl SandboxKind {
             Self::Directory => "directory",
             Self::Sqlite => "sqlite",
             Self::Redis => "redis",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -85,6 +89,8 @@ pub trait Sandbox: Send {
 pub struct Ground {
     /// Sandboxes are made below this folder.
     pub scratch: PathBuf,
+    /// Folders that programs are looked for in.
+    pub path: Vec<PathBuf>,
     /// Variables that servers started here do not get.
     pub withheld: &'static [&'static str],
     pub cancel: Cancel,
@@ -103,6 +109,7 @@ pub fn provision(
     Ok(match kind {
         SandboxKind::Directory => Box::new(directory::Directory::new(folder)?),
         SandboxKind::Sqlite => Box::new(sqlite::Sqlite::new(folder)),
+        SandboxKind::Postgres => Box::new(postgres::Postgres::start(folder, facts, ground)?),
         SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground.withheld, &ground.cancel)?),
     })
 }

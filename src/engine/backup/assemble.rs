@@ -245,8 +245,7 @@ impl<'a> Assembler<'a> {
 
     /// All pieces of one job. A channel that ends without an end is a worker that stopped.
     fn answer(&mut self, pieces: Receiver<Piece>) -> Result<(), Stop> {
-        let mut recipe = RecipeWriter::default();
-        let mut ids = Vec::new();
+        let (mut recipe, mut ids) = (RecipeWriter::default(), Vec::new());
         loop {
             match pieces.recv().map_err(|_| Stop::Hung)? {
                 Piece::Batch { buffer, parts } => {
@@ -256,14 +255,15 @@ impl<'a> Assembler<'a> {
                     self.pools.batches.give(buffer);
                     return Ok(());
                 }
-                Piece::Segment { buffer, chunks } => {
+                Piece::Segment { buffer, chunks, is_stream } => {
                     for cut in chunks {
                         self.content(&mut recipe, &mut ids, cut, &buffer)?;
                     }
+                    ids.truncate(if is_stream { 0 } else { ids.len() });
                     self.pools.segments.give(buffer);
                 }
-                Piece::End(end) => {
-                    let bytes = end.xattr_bytes.clone();
+                Piece::End(mut end) => {
+                    let bytes = std::mem::take(&mut end.xattr_bytes);
                     return self.end(*end, recipe, ids, &bytes);
                 }
                 Piece::Lost(problem) => {

@@ -62,6 +62,8 @@ pub enum Piece {
     Segment {
         buffer: Vec<u8>,
         chunks: Vec<Cut>,
+        /// Neither the cache nor a hard link will ask for its chunks, of which there may be any number.
+        is_stream: bool,
     },
     /// The large file or stream ended.
     End(Box<FileEnd>),

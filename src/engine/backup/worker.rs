@@ -228,7 +228,7 @@ impl Worker {
         };
         let _ = stat;
         let captured = files.describe(&file);
-        let hash = match self.segments(answer, &mut file) {
+        let hash = match self.segments(answer, &mut file, false) {
             Ok(hash) => hash,
             Err(SegmentError::Stop(stop)) => return Err(stop),
             Err(SegmentError::Read(cause)) => {
@@ -255,7 +255,7 @@ impl Worker {
         reader: Box<dyn Read + Send>,
     ) -> Result<(), Stop> {
         let mut counted = Counted { reader, bytes: 0 };
-        let hash = match self.segments(answer, &mut counted) {
+        let hash = match self.segments(answer, &mut counted, true) {
             Ok(hash) => hash,
             Err(SegmentError::Stop(stop)) => return Err(stop),
             Err(SegmentError::Read(cause)) => {
@@ -284,6 +284,7 @@ impl Worker {
         &mut self,
         answer: &Sender<Piece>,
         reader: &mut dyn Read,
+        is_stream: bool,
     ) -> Result<Option<[u8; 32]>, SegmentError> {
         let max_bytes = self.tools.cutter.profile().max_bytes();
         let target = SEGMENT_BYTES + max_bytes;
@@ -317,7 +318,8 @@ impl Worker {
             next[..filled - at].copy_from_slice(&buffer[at..filled]);
             filled -= at;
             let full = std::mem::replace(&mut buffer, next);
-            self.answer(answer, Piece::Segment { buffer: full, chunks }).map_err(SegmentError::Stop)?;
+            self.answer(answer, Piece::Segment { buffer: full, chunks, is_stream })
+                .map_err(SegmentError::Stop)?;
         }
         self.tools.pools.segments.give(buffer);
         Ok((count > 1).then(|| *hasher.finalize().as_bytes()))

@@ -29,3 +29,4 @@ pub use error::PostgresError;
 pub use reach::{Direct, Reach, Tool, World};
 pub use session::{Session, ident, literal};
 pub use target::{PostgresTarget, RestoreFlags};
+pub use tools::server_tools;

@@ -76,6 +76,15 @@ pub fn find(named: Option<&Path>, path: &[PathBuf]) -> Vec<Toolset> {
     found
 }
 
+/// The folder with the server's programs and the client's of one major version.
+pub fn server_tools(major: u32, path: &[PathBuf]) -> Option<PathBuf> {
+    let is_whole = |set: &Toolset| {
+        set.major == major
+            && ["initdb", "postgres", "psql", "pg_ctl"].iter().all(|name| set.folder.join(name).exists())
+    };
+    find(None, path).into_iter().find(is_whole).map(|set| set.folder)
+}
+
 fn names(sets: &[Toolset]) -> String {
     let names: Vec<_> =
         sets.iter().map(|set| format!("{} in {}", set.version, set.folder.display())).collect();

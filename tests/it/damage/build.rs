@@ -89,7 +89,8 @@ pub async fn back_up(repo: &Repository, folder: &Path, files: &Files) -> String 
         dry_run: false,
         force: true,
         threads: 2,
-        accepted: None,
+        // Each has a temporary folder of its own.
+        accepted: Some("the source is another folder each time".into()),
     };
     let walk = WalkOptions::default();
     let request = FilesRequest { paths: vec![folder.to_path_buf()], cwd: "/".into(), walk };

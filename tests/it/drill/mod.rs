@@ -230,3 +230,27 @@ fn a_redis_server_is_rehearsed_in_one_of_its_own() {
     // The source's data was only read, and no server is left.
     assert_eq!(source.ask(&["DBSIZE"]), "2");
 }
+
+#[test]
+fn a_postgres_database_is_rehearsed_in_a_server_of_its_own() {
+    let machine = Machine::with_repository();
+    let source = crate::services::postgres::Postgres::start(15, "");
+    source.sql("postgres", "CREATE DATABASE shop");
+    source.sql("shop", "CREATE TABLE orders (id int PRIMARY KEY, cents int)");
+    source.sql("shop", "INSERT INTO orders SELECT n, n * 7 FROM generate_series(1, 500) n");
+    let said = machine.run(&["backup", &source.address("shop")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let sql = |query: &str| machine.run(&["drill", "run", "db", "--rto", "10m", "--check-sql", query]);
+    let said = sql("select count(*) = 500 and sum(cents) = 876750 from orders");
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("PostgreSQL 15 of its own, no port"), "{}", said.stdout);
+    let said = sql("select max(id) > 500 from orders");
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    // A check that would change something cannot.
+    let said = sql("with gone as (delete from orders returning 1) select count(*) from gone");
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("read-only transaction"), "{}", said.stdout);
+    // Nothing is left: no process works in a sandbox of this machine's.
+    let said = machine.run(&["drill", "list"]);
+    assert_eq!(said.stdout.matches("db#").count(), 3, "{}", said.stdout);
+}
