@@ -166,6 +166,14 @@ fn postgres(address: &str, around: &Surroundings) -> Result<(Address, Direct, po
     Ok((parsed, reach, world))
 }
 
+/// Whether an address holds a password: every process on the machine can read it while we run.
+pub fn holds_password(address: &str) -> bool {
+    let Some((_, rest)) = address.split_once("://").filter(|_| is_service(address)) else { return false };
+    let place = rest.split(['/', '?']).next().unwrap_or_default();
+    let user = place.rsplit_once('@').map(|(user, _)| user);
+    user.and_then(|user| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+}
+
 /// The address as it may be shown: without its secrets.
 pub fn shown(address: &str) -> String {
     match scheme(address) {

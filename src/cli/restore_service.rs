@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::backup::service::surroundings;
+use super::backup::service::{refuse_password, surroundings};
 use super::snapshots::short;
 use super::text::{count, span};
 use super::{CliError, Context, Exit};
@@ -71,6 +71,7 @@ pub async fn run(
     selected: &Selected,
     context: &Context,
 ) -> Result<Exit, CliError> {
+    refuse_password(address)?;
     let start = Instant::now();
     let around = surroundings(context, repo);
     let owned = address.to_owned();

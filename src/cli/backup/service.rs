@@ -17,8 +17,19 @@ pub fn surroundings(context: &Context, repo: &Repository) -> Surroundings {
     }
 }
 
+/// A password in an address is one on a command line or in a file that many may read.
+pub fn refuse_password(address: &str) -> Result<(), CliError> {
+    if !services::holds_password(address) {
+        return Ok(());
+    }
+    let shown = services::shown(address);
+    Err(CliError::usage(format!("the address of {shown} holds a password, and others can read it there"))
+        .hint("give it by ?password-file=FILE, or in PGPASSWORD, PGPASSFILE or REDISCLI_AUTH"))
+}
+
 /// Starts the capture of the service at `address`.
 pub async fn open(address: String, context: &Context, repo: &Repository) -> Result<OpenCapture, CliError> {
+    refuse_password(&address)?;
     let around = surroundings(context, repo);
     let opened = tokio::task::spawn_blocking(move || services::capture(&address, &around)).await;
     opened

@@ -234,10 +234,12 @@ fn passwords_are_used_and_shown_nowhere() {
     assert_eq!(seen, (true, false), "pg_dump was seen, its password not");
     assert!(std::fs::read_dir(machine.path("tmp")).unwrap().next().is_none());
 
-    // In the address: accepted, and not repeated.
+    // In the address: refused, and not repeated.
     let inside = address.replace("postgres@", "postgres:s3cret%3A%20w%5Cord@");
     for arguments in [vec!["backup", &inside], vec!["restore", "latest", "--to", &inside]] {
         let said = machine.run(&arguments);
+        assert_eq!(said.code, 2, "{}", said.stderr);
+        assert!(said.stderr.contains("holds a password"), "{}", said.stderr);
         assert!(!(said.stdout.clone() + &said.stderr).contains("s3cret"), "{}{}", said.stdout, said.stderr);
     }
     let listed = machine.run(&["--json", "snapshots"]).stdout;

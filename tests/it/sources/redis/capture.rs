@@ -217,9 +217,12 @@ fn a_user_without_the_right_is_told_the_line_that_gives_it() {
     let redis = servers::start(&[]);
     fill(&redis);
     redis.ask(&["ACL", "SETUSER", "bob", "on", ">pw", "~*", "+ping"]);
+    let secrets = tempfile::tempdir().unwrap();
+    std::fs::write(secrets.path().join("pw"), "pw\n").unwrap();
+    let pw = secrets.path().join("pw").display().to_string();
     let machine = Machine::with_repository();
     for mode in ["stream", "scan"] {
-        let address = format!("redis://bob:pw@127.0.0.1:{}?mode={mode}", redis.server.port);
+        let address = format!("redis://bob@127.0.0.1:{}?mode={mode}&password-file={pw}", redis.server.port);
         let said = machine.run(&["backup", &address]);
         assert_eq!(said.code, 1, "{}", said.stderr);
         let line = said.stderr.split("gives the right: ").nth(1).unwrap_or_else(|| panic!("{}", said.stderr));
@@ -233,7 +236,8 @@ fn a_user_without_the_right_is_told_the_line_that_gives_it() {
     // Left to choose, a user who may only read reads key by key, and is told of the better way.
     redis.ask(&["ACL", "SETUSER", "bob", "+@read", "+info", "+time", "+select", "+function|dump"]);
     let machine = Machine::with_repository();
-    let said = machine.run(&["backup", &format!("redis://bob:pw@127.0.0.1:{}", redis.server.port)]);
+    let said =
+        machine.run(&["backup", &format!("redis://bob@127.0.0.1:{}?password-file={pw}", redis.server.port)]);
     ok(&said);
     assert!(said.stderr.contains("ACL SETUSER bob +psync"), "{}", said.stderr);
     assert_eq!(restored(&machine).ask(&["DEBUG", "DIGEST"]), redis.ask(&["DEBUG", "DIGEST"]));
