@@ -172,7 +172,7 @@ impl Evidence {
     }
 
     /// Seconds per GiB restored, for comparing runs. A small restore is mostly fixed costs: it counts as one of
-    /// [`PACE_FROM_BYTES`].
+    /// 64 MiB.
     pub fn pace(&self) -> Option<f64> {
         let gib = self.restored_bytes.max(PACE_FROM_BYTES) as f64 / (1u64 << 30) as f64;
         self.measured.recovery_seconds.map(|seconds| seconds / gib)

@@ -2,7 +2,7 @@
 //!
 //! Order: every directory is read and the new index objects are put before any old one is deleted, so a crash
 //! leaves at worst both. A pack whose directory cannot be read keeps the rows that a sound index object had of it.
-//! Chunks that are gone cannot be made here: [`super::verify`] names what they cost, and a later backup of the
+//! Chunks that are gone cannot be made here: [`crate::engine::verify`] names what they cost, and a later backup of the
 //! same content puts them back, which heals every snapshot that refers to them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Docker volumes and projects (Compose, Swarm), through the Engine API.
 //!
-//! A volume's folder is read directly only where the daemon is *proven* to share our file system ([`proof`]);
-//! elsewhere its bytes come as a tar stream out of a container that is created and never started ([`helper`]).
+//! A volume's folder is read directly only where the daemon is *proven* to share our file system (`proof`);
+//! elsewhere its bytes come as a tar stream out of a container that is created and never started (`helper`).
 //! Both ways the snapshot holds the same thing: `/volumes/NAME` and all below it, as files with their attributes.
 //!
 //! Nothing stays behind on the server: what is made for a capture carries a label and is removed when the capture

@@ -22,7 +22,7 @@ pub struct Database {
     pub fields_expire: u64,
     /// Keys by type, in the order of [`NAMES`].
     pub kinds: [u64; NAMES.len()],
-    /// Keys that were expired at [`Tally::now_seconds`].
+    /// Keys that were expired at the instant it was told.
     pub expired: u64,
     /// Keys by the second in which they expire, for a day.
     soon: BTreeMap<i64, u64>,
