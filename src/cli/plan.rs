@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::text::table;
 use super::{CliError, Context, Exit};
 use crate::config::file::{Component, File, time};
-use crate::drill::Evidence;
 use crate::drill::history;
 use crate::drill::report::span;
+use crate::drill::{Evidence, Verdict};
 use crate::policy::objective::{self, Feasible, Point};
 use crate::policy::schedule::Schedule;
 use crate::repo::from_timestamp;
@@ -116,7 +116,14 @@ async fn row(
         rto: "–",
         ..Row::default()
     };
-    let Some(job) = file.job.get(name) else { return Ok(row) };
+    let Some(job) = file.job.get(name) else {
+        if rpo.is_some() || rto.is_some() {
+            notes.push(format!("{name}: no job of this name, so nothing of it is measured"));
+            row.rpo = if rpo.is_some() { "not measured" } else { "–" };
+            row.rto = if rto.is_some() { "not measured" } else { "–" };
+        }
+        return Ok(row);
+    };
     let (repository, _) = file.repository_of(job).map_err(CliError::usage)?;
     if !known.contains_key(repository)
         && let Some((repository, found)) = know(file, name, context).await?
@@ -133,9 +140,15 @@ async fn row(
     if let Some(rpo) = rpo {
         row.rpo = judge_rpo(file, name, rpo, takes, now, &mut row, notes)?;
     }
+    // A drill that failed proves no recovery time.
+    let proves = |drill: &&Evidence| matches!(drill.verdict, Verdict::Met | Verdict::ObjectiveMissed);
     let of_job = |drill: &&Evidence| drill.snapshot.as_ref().is_some_and(|row| row.job == name);
-    let last =
-        found.drills.iter().rev().filter(of_job).find(|drill| drill.measured.recovery_seconds.is_some());
+    let last = found
+        .drills
+        .iter()
+        .rev()
+        .filter(of_job)
+        .find(|drill| proves(drill) && drill.measured.recovery_seconds.is_some());
     row.recovery_seconds = last.and_then(|drill| drill.measured.end_to_end_seconds);
     if let Some(rto) = rto {
         row.rto = match row.recovery_seconds {

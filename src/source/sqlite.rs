@@ -175,12 +175,59 @@ impl Capture for SqliteCapture {
     }
 }
 
+/// Puts `fresh` in the place of the database at `path`, with its owner and mode. Its journals belong to the old one
+/// alone, the new one would be rolled back into nonsense; and the old one is whole only with them. So all of it moves
+/// aside together, and comes back together if the new one cannot take the place.
+fn replace(path: &Path, fresh: Fresh, journals: &[PathBuf]) -> Result<(), SourceError> {
+    let Fresh { file: fresh, folder: own } = fresh;
+    let folder = own.path().parent().unwrap_or(Path::new(".")).to_owned();
+    if let Ok(old) = std::fs::metadata(path) {
+        use std::os::unix::fs::MetadataExt as _;
+        fresh.as_file().set_permissions(old.permissions()).map_err(file("set the mode of", path))?;
+        // Only root gives files away; whoever may not keeps his own.
+        let owner = std::os::unix::fs::fchown(fresh.as_file(), Some(old.uid()), Some(old.gid()));
+        if let Err(error) = owner {
+            tracing::warn!(%error, "{} belongs to you now, not to its owner of before", path.display());
+        }
+    }
+    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let put = (|| {
+        for (number, old) in [path.to_owned()].iter().chain(journals).enumerate() {
+            let to = own.path().join(format!("old-{number}"));
+            match std::fs::rename(old, &to) {
+                Ok(()) => moved.push((old.clone(), to)),
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(file("move aside", old)(cause)),
+            }
+        }
+        fresh.persist(path).map_err(|error| file("replace", path)(error.error))?;
+        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(file("write", &folder))
+    })();
+    if let Err(error) = put {
+        for (old, to) in moved.iter().rev() {
+            if let Err(cause) = std::fs::rename(to, old) {
+                let kept = own.keep();
+                tracing::error!(%cause, "the old database could not be put back and lies in {}", kept.display());
+                return Err(error.into());
+            }
+        }
+        return Err(error.into());
+    }
+    Ok(())
+}
+
 /// Where a database goes back to: a path whose present file is replaced only by a proven one.
 pub struct SqliteTarget {
     path: PathBuf,
     force: bool,
     expected: Map<String, Value>,
-    fresh: Option<tempfile::NamedTempFile>,
+    fresh: Option<Fresh>,
+}
+
+/// A database that came, in a folder of its own beside its place: what SQLite puts next to it goes with the folder.
+struct Fresh {
+    file: tempfile::NamedTempFile,
+    folder: tempfile::TempDir,
 }
 
 impl SqliteTarget {
@@ -224,13 +271,15 @@ impl Target for SqliteTarget {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mut fresh = tempfile::Builder::new()
+        let own = tempfile::Builder::new()
             .prefix(".lifeboat-")
-            .tempfile_in(folder)
-            .map_err(file("create a file in", folder))?;
+            .tempdir_in(folder)
+            .map_err(file("make a folder in", folder))?;
+        let mut fresh =
+            tempfile::NamedTempFile::new_in(own.path()).map_err(file("create a file in", own.path()))?;
         io::copy(content, &mut fresh).map_err(file("write", fresh.path()))?;
         fresh.flush().and_then(|()| fresh.as_file().sync_all()).map_err(file("write", fresh.path()))?;
-        self.fresh = Some(fresh);
+        self.fresh = Some(Fresh { file: fresh, folder: own });
         Ok(())
     }
 
@@ -238,21 +287,12 @@ impl Target for SqliteTarget {
         let (wal, shm, journal) = (self.beside("-wal"), self.beside("-shm"), self.beside("-journal"));
         let Self { path, expected, fresh, .. } = *self;
         let Some(fresh) = fresh else { return Err(SourceError::Differs("nothing came".into())) };
-        let found = facts(fresh.path())?;
+        let found = facts(fresh.file.path())?;
         if found.get("rows") != expected.get("rows") {
             let why = format!("rows are {:?}, were {:?}", found.get("rows"), expected.get("rows"));
             return Err(SourceError::Differs(why));
         }
-        // The old database's journals belong to it alone: the new one would be rolled back into nonsense.
-        for stale in [wal, shm, journal] {
-            match std::fs::remove_file(&stale) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(file("remove", &stale)(cause).into());
-                }
-                _ => {}
-            }
-        }
-        fresh.persist(&path).map_err(|error| file("replace", &path)(error.error))?;
+        replace(&path, fresh, &[wal, shm, journal])?;
         let tables = found.get("rows").and_then(Value::as_object).map_or(0, Map::len);
         let proven = vec![
             "integrity_check says ok".into(),

@@ -83,6 +83,17 @@ enum SandboxArg {
 }
 
 impl Args {
+    fn writes(&self) -> bool {
+        self.json_file.is_some() || self.junit.is_some() || self.html.is_some()
+    }
+
+    /// Whether anything of the specification stands on the command line.
+    fn changes_spec(&self) -> bool {
+        let checks = !self.check_sql.is_empty() || !self.check_command.is_empty();
+        let times = !self.detect.is_zero() || !self.decide.is_zero();
+        checks || times || self.rto.is_some() || self.rpo.is_some() || self.sandbox.is_some()
+    }
+
     fn spec(&self) -> Spec {
         let shell = |command: &String| CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]);
         let mut checks: Vec<CheckSpec> = self.check_sql.iter().cloned().map(CheckSpec::Sql).collect();
@@ -143,11 +154,31 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let found = context.file()?;
     let drills: Vec<_> =
         found.file.drill.iter().filter(|(name, _)| args.all || **name == args.name).collect();
-    if drills.is_empty() && !args.all {
+    if found.file.drill.is_empty() && !args.all {
         return one(&args, args.spec(), context).await;
     }
-    if drills.is_empty() {
-        return Err(CliError::usage(format!("{} defines no drill", found.path.display())));
+    let known: Vec<&str> = found.file.drill.keys().map(String::as_str).collect();
+    match drills.len() {
+        // A misspelt name must not become a drill without checks.
+        0 if !args.all => {
+            let hint =
+                format!("there are {}; --snapshot runs one that the file does not know", known.join(", "));
+            return Err(CliError::usage(format!("there is no drill {:?}", args.name)).hint(hint));
+        }
+        0 => return Err(CliError::usage(format!("{} defines no drill", found.path.display()))),
+        1 => {}
+        _ if args.writes() => {
+            let why = "several drills cannot share one file of evidence";
+            return Err(
+                CliError::usage(why).hint("name one drill, or use `drill show NAME --html FILE` afterwards")
+            );
+        }
+        _ => {}
+    }
+    if args.changes_spec() {
+        let why = "this drill is told by the configuration file: --rto, --rpo, --sandbox, --detect, --decide and checks \
+                   belong there";
+        return Err(CliError::usage(why).hint("with --snapshot the command line alone tells the drill"));
     }
     let mut exits = Vec::new();
     for (name, drill) in drills {

@@ -29,6 +29,7 @@ pub struct Postgres {
     /// Databases of the snapshot.
     names: Vec<String>,
     about: String,
+    withheld: &'static [&'static str],
 }
 
 fn refused(why: impl Into<String>) -> SandboxError {
@@ -84,7 +85,7 @@ impl Postgres {
             .map_err(|error| refused(format!("cannot start PostgreSQL: {error}")))?;
         let version = source["server_version"].as_str().unwrap_or("of an unknown version");
         let about = format!("PostgreSQL {major} of its own, no port; the source was {version}");
-        let mut server = Self { folder, process, tools, user, names, about };
+        let mut server = Self { folder, process, tools, user, names, about, withheld: ground.withheld };
         server.wait(ground)?;
         Ok(server)
     }
@@ -190,9 +191,9 @@ impl Sandbox for Postgres {
         vec!["the applications that use the databases, and the server's configuration".into()]
     }
     fn clean(self: Box<Self>) -> Result<(), SandboxError> {
-        let Self { folder, mut process, tools, user, .. } = *self;
+        let Self { folder, mut process, tools, user, withheld, .. } = *self;
         // At once, but orderly: killed, it would leave its shared memory behind.
-        let mut stop = command(&tools.join("pg_ctl"), Path::new("/"), user, &[]);
+        let mut stop = command(&tools.join("pg_ctl"), Path::new("/"), user, withheld);
         let stopped =
             stop.arg("-D").arg(folder.path().join("data")).args(["-m", "immediate", "-w", "stop"]).output();
         if let Err(error) = stopped {

@@ -80,6 +80,12 @@ fn objectives_are_held_against_the_schedule_and_what_drills_measured() {
     assert!(said.stdout.contains("Drill weekly #1"), "{}", said.stdout);
     let said = run(&["drill", "run", "weekly"]);
     assert!(said.stdout.contains("Drill weekly #2"), "{}{}", said.stdout, said.stderr);
+    // What the file tells is not half overruled, and a misspelt name is no drill without checks.
+    let said = run(&["drill", "run", "weekly", "--rto", "1ms"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    let said = run(&["drill", "run", "wekly"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("there are weekly"), "{}", said.stderr);
     let plan = run(&["--json", "plan"]).json();
     let data = plan["components"].as_array().unwrap().iter().find(|row| row["component"] == "data").unwrap();
     assert_eq!(data["rto"], "met", "{plan}");

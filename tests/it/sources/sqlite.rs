@@ -121,3 +121,33 @@ fn a_capture_beside_a_writer_is_of_one_moment() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+/// The old database is whole only with its journal: both come back when the new one cannot take the place.
+#[test]
+fn a_replaced_database_keeps_its_owner_and_mode_and_leaves_no_old_journal() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let mut subject = Sqlite::new();
+    subject.fill();
+    let machine = Machine::with_repository();
+    assert_eq!(machine.run(&["backup", &subject.address()]).code, 0);
+    let target = subject.path("live.db");
+    let writer = Connection::open(&target).unwrap();
+    writer
+        .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE old (a); INSERT INTO old VALUES (1)")
+        .unwrap();
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o640)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&target, Some(12345), Some(12346)).unwrap();
+    }
+    let before = std::fs::metadata(&target).unwrap();
+    assert!(subject.path("live.db-wal").exists());
+    let to = format!("sqlite:{}", target.display());
+    let said = machine.run(&["restore", "latest", "--to", &to, "--force"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let after = std::fs::metadata(&target).unwrap();
+    assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
+    assert_ne!(after.ino(), before.ino());
+    assert!(!subject.path("live.db-wal").exists());
+    let left = std::fs::read_dir(subject.folder.path()).unwrap().flatten();
+    assert!(left.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with(".lifeboat")));
+}
