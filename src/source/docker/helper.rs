@@ -21,7 +21,7 @@ use futures::StreamExt;
 use super::DockerError;
 use super::daemon::Daemon;
 use super::guard::Act;
-use super::journal::Journal;
+use super::journal::{Journal, Kept};
 use crate::base::random::Random as _;
 
 /// What we make carries this label; its value is the run.
@@ -81,6 +81,19 @@ impl Workshop {
         journal.lock().unwrap_or_else(PoisonError::into_inner).write(acts)
     }
 
+    /// From now on the volume stays, whatever happens to this run: it holds what `instead_of` is to hold.
+    ///
+    /// # Errors
+    /// It cannot be written down, and so the other must not be removed.
+    pub fn keep_volume(&self, volume: &mut OwnVolume, instead_of: &str) -> Result<(), DockerError> {
+        if let Some(journal) = &self.journal {
+            let kept = Kept { volume: volume.name.clone(), instead_of: instead_of.to_owned() };
+            journal.lock().unwrap_or_else(PoisonError::into_inner).keep_volume(kept)?;
+        }
+        volume.keep = true;
+        Ok(())
+    }
+
     /// Leaves what was written down for the next run.
     pub fn keep_journal(&self) {
         if let Some(journal) = &self.journal {
@@ -133,7 +146,7 @@ impl Workshop {
             ..VolumeCreateRequest::default()
         };
         let made = self.daemon.call("make volume", &name, self.daemon.api.create_volume(request))?;
-        Ok(OwnVolume { workshop: self.clone(), name, mountpoint: made.mountpoint })
+        Ok(OwnVolume { workshop: self.clone(), name, mountpoint: made.mountpoint, keep: false })
     }
 }
 
@@ -174,15 +187,19 @@ impl Drop for Helper {
     }
 }
 
-/// A volume that is gone when this is.
+/// A volume that is gone when this is, unless it is to be kept.
 pub struct OwnVolume {
     workshop: Arc<Workshop>,
     pub name: String,
     pub mountpoint: String,
+    pub keep: bool,
 }
 
 impl Drop for OwnVolume {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         let options = RemoveVolumeOptionsBuilder::new().force(true).build();
         let daemon = &self.workshop.daemon;
         note(daemon.undo("remove volume", &self.name, daemon.api.remove_volume(&self.name, Some(options))));
@@ -197,8 +214,8 @@ fn note<T>(done: Result<T, DockerError>) {
     }
 }
 
-/// Removes what a run that is gone made, as far as it can be.
-pub fn remove_left(daemon: &Daemon, run: &str) {
+/// Removes what a run that is gone made, as far as it can be, but not the volumes that are to be `kept`.
+pub fn remove_left(daemon: &Daemon, run: &str, kept: &[Kept]) {
     let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={run}")])]);
     let (api, what) = (&daemon.api, "the leftovers of an earlier run");
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -210,6 +227,9 @@ pub fn remove_left(daemon: &Daemon, run: &str) {
     let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
     let volumes = daemon.undo("list", what, api.list_volumes(Some(options))).ok();
     for volume in volumes.and_then(|list| list.volumes).unwrap_or_default() {
+        if kept.iter().any(|kept| kept.volume == volume.name) {
+            continue;
+        }
         let options = RemoveVolumeOptionsBuilder::new().force(true).build();
         note(daemon.undo("remove", what, api.remove_volume(&volume.name, Some(options))));
     }

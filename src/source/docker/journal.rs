@@ -36,6 +36,17 @@ struct Intent {
     /// Label of what was made on the server.
     run: String,
     acts: Vec<Act>,
+    /// Volumes with that label that hold the only whole copy of something: they stay.
+    #[serde(default)]
+    kept: Vec<Kept>,
+}
+
+/// A volume of ours that is not removed, for it holds what another is to hold.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    pub volume: String,
+    /// The volume that was being replaced.
+    pub instead_of: String,
 }
 
 /// A run's file. Removed when everything was undone.
@@ -62,7 +73,8 @@ impl Journal {
         let file = file.map_err(local("make", &path))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| local("lock", &path)(errno.into()))?;
-        let intent = Intent { version: 1, host: host.to_owned(), run: run.to_owned(), acts: Vec::new() };
+        let (acts, kept) = (Vec::new(), Vec::new());
+        let intent = Intent { version: 1, host: host.to_owned(), run: run.to_owned(), acts, kept };
         let mut journal = Self { path, folder, file, intent, keep: false };
         journal.write(&[])?;
         Ok(journal)
@@ -73,8 +85,21 @@ impl Journal {
     /// # Errors
     /// It cannot be written: then nothing may be done.
     pub fn write(&mut self, acts: &[Act]) -> Result<(), DockerError> {
-        use std::io::Seek as _;
         self.intent.acts = acts.to_vec();
+        self.save()
+    }
+
+    /// Writes down that a volume of ours must not be removed; on disk when this returns.
+    ///
+    /// # Errors
+    /// It cannot be written: then what it stands in for must not be removed.
+    pub fn keep_volume(&mut self, kept: Kept) -> Result<(), DockerError> {
+        self.intent.kept.push(kept);
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<(), DockerError> {
+        use std::io::Seek as _;
         let text = serde_json::to_vec(&self.intent)
             .map_err(|error| local("write", &self.path)(std::io::Error::other(error)))?;
         // The file keeps its lock, so it is written in place: a torn one is only possible before its first act.
@@ -167,7 +192,13 @@ fn repair_one(
                     }
                 }
             }
-            remove_left(&daemon, &intent.run);
+            remove_left(&daemon, &intent.run, &intent.kept);
+            said.extend(intent.kept.iter().map(|Kept { volume, instead_of }| {
+                format!(
+                    "an earlier run was killed while it replaced volume {instead_of}: what was restored is whole in \
+                     volume {volume}, which is kept; remove it when {instead_of} is as it should be"
+                )
+            }));
             if kept {
                 return Ok(());
             }

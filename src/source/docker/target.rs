@@ -19,6 +19,7 @@ use super::archive::{Contents, Download, Names, contents, upload};
 use super::daemon::Daemon;
 use super::helper::{Helper, MOUNT, OwnVolume, Workshop, nonce};
 use super::proof::{self, Shared};
+use super::volume::User;
 use super::{DockerError, VOLUMES, volume};
 use crate::source::capture::SourceError;
 use crate::source::files::place::Places;
@@ -77,10 +78,15 @@ impl Drop for Made {
 struct Beside {
     path: PathBuf,
     own: PathBuf,
+    /// Somebody is still in it.
+    keep: bool,
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!("cannot remove {}: {error}", self.path.display());
@@ -139,14 +145,7 @@ impl VolumeTarget {
             }
             Err(error) => return Err(error),
         };
-        let users = volume::users(&self.daemon, &self.name)?;
-        if let Some(user) = users.iter().find(|user| user.running) {
-            let (name, container) = (&self.name, &user.name);
-            let why = format!(
-                "volume {name} is in use by the running container {container}\nhint: stop it first: docker stop {container}"
-            );
-            return Err(DockerError::Refused(why));
-        }
+        let users = idle(&self.daemon, &self.name)?;
         let helper = workshop.helper(&self.name, false)?;
         let folder = match &shared {
             Some(shared) => shared.folder(&volume, &helper)?,
@@ -169,14 +168,29 @@ impl VolumeTarget {
             return Err(DockerError::Refused(why));
         }
         drop(helper);
-        let place =
-            folder.map(|own| Beside { path: own.with_file_name(format!("{BESIDE}{}", nonce())), own });
+        let beside = |own: PathBuf| {
+            let path = own.with_file_name(format!("{BESIDE}{}", nonce()));
+            Beside { path, own, keep: false }
+        };
+        let place = folder.map(beside);
         self.filling = Some(Filling { workshop, shared, volume, made, empty, place });
         Ok(())
     }
 
     fn filling(&mut self) -> Result<&mut Filling, DockerError> {
         self.filling.as_mut().ok_or_else(|| DockerError::Failed("nothing was prepared: this is a bug".into()))
+    }
+}
+
+/// The containers that have a volume mounted, none of which runs.
+fn idle(daemon: &Daemon, name: &str) -> Result<Vec<User>, DockerError> {
+    let users = volume::users(daemon, name)?;
+    match users.iter().find(|user| user.running) {
+        None => Ok(users),
+        Some(User { name: container, .. }) => Err(DockerError::Refused(format!(
+            "volume {name} is in use by the running container {container}\n\
+             hint: stop it first: docker stop {container}"
+        ))),
     }
 }
 
@@ -248,15 +262,30 @@ impl Target for VolumeTarget {
     fn placed(&mut self, _: &StoredTree, placed: Placed) -> Result<(), SourceError> {
         let name = self.name.clone();
         let filling = self.filling()?;
-        let Some(beside) = &filling.place else { return Ok(()) };
-        let found = count(&beside.path, &filling.workshop.daemon)?;
+        let Some(beside) = &mut filling.place else { return Ok(()) };
+        let daemon = &filling.workshop.daemon;
+        let found = count(&beside.path, daemon)?;
         if found != placed {
             return Err(differs(&name, &format!("{found:?} are there, {placed:?} were put")).into());
         }
+        // Filling took its time: somebody may have been started meanwhile.
+        idle(daemon, &name)?;
         exchange(beside)?;
         if let Some(made) = &mut filling.made {
             made.keep = true;
         }
+        // Or in this very moment: then it is in the old folder, and that must not go from under it.
+        let warning = idle(daemon, &name).err().map(|error| {
+            beside.keep = true;
+            let old = beside.path.display();
+            let why = error.to_string();
+            let why = why.lines().next().unwrap_or_default();
+            format!(
+                "the old content of volume {name} is kept in {old}, for somebody may still write there ({why}); \
+                 restart what uses the volume, then remove that folder"
+            )
+        });
+        self.returned.warnings.extend(warning);
         let read_back = "every file was read back and is what was captured".to_owned();
         self.prove(placed, read_back);
         Ok(())
@@ -265,6 +294,7 @@ impl Target for VolumeTarget {
     fn put_tree(&mut self, _: &StoredTree, tar: &mut dyn Read) -> Result<(), SourceError> {
         let name = self.name.clone();
         let filling = self.filling()?;
+        idle(&filling.workshop.daemon, &name)?;
         let stage: Option<OwnVolume> = match filling.empty {
             true => None,
             false => Some(filling.workshop.volume()?),
@@ -273,18 +303,19 @@ impl Target for VolumeTarget {
         let helper = filling.workshop.helper(first, true)?;
         let expected = upload(&helper, tar, Names::Relative)?;
         proven(&helper, &name, &expected)?;
-        if let Some(stage) = stage {
+        // It has the staged volume mounted, which could not be removed.
+        drop(helper);
+        if let Some(mut stage) = stage {
             // Proven: now the old one may go.
             let daemon = filling.workshop.daemon.clone();
+            idle(&daemon, &name)?;
+            filling.workshop.keep_volume(&mut stage, &name)?;
             let options = RemoveVolumeOptionsBuilder::new().build();
-            daemon.call("remove volume", &name, daemon.api.remove_volume(&name, Some(options)))?;
-            let fact = volume::fact(&filling.volume, &[], "engine");
-            create(&daemon, &name, &fact)?;
-            let from = filling.workshop.helper(&stage.name, false)?;
-            let to = filling.workshop.helper(&name, true)?;
-            let mut download = Download::start(&from, &format!("{MOUNT}/."));
-            upload(&to, &mut download, Names::Relative)?;
-            proven(&to, &name, &expected)?;
+            let removed = daemon.call("remove volume", &name, daemon.api.remove_volume(&name, Some(options)));
+            removed
+                .and_then(|()| succeed(&filling.workshop, &filling.volume, &stage, &expected))
+                .map_err(|error| unfinished(&name, &stage.name, error))?;
+            stage.keep = false;
         }
         if let Some(made) = &mut filling.made {
             made.keep = true;
@@ -361,6 +392,40 @@ fn exchange(beside: &Beside) -> Result<(), DockerError> {
         .map_err(|errno| local(errno.into()))?;
     let parent = beside.own.parent().unwrap_or(Path::new("/"));
     std::fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(local)
+}
+
+/// Makes a volume that was removed anew, with what is in the staged one.
+fn succeed(
+    workshop: &Arc<Workshop>,
+    volume: &Volume,
+    stage: &OwnVolume,
+    expected: &Contents,
+) -> Result<(), DockerError> {
+    let name = &volume.name;
+    create(&workshop.daemon, name, &volume::fact(volume, &[], "engine"))?;
+    let from = workshop.helper(&stage.name, false)?;
+    let to = workshop.helper(name, true)?;
+    let mut download = Download::start(&from, &format!("{MOUNT}/."));
+    upload(&to, &mut download, Names::Relative)?;
+    proven(&to, name, expected)
+}
+
+/// What is said when the old volume may be gone and the new one is not whole.
+fn unfinished(name: &str, stage: &str, error: DockerError) -> DockerError {
+    let where_it_is = format!(
+        "volume {name} was being replaced and may be gone or half filled; what was restored is whole in volume {stage}, \
+         which is kept"
+    );
+    match error {
+        // It must stay what it is.
+        DockerError::Cancelled(cancelled) => {
+            tracing::warn!("{where_it_is}");
+            cancelled.into()
+        }
+        error => DockerError::Failed(format!(
+            "{error}; {where_it_is}\nhint: restore once more, then docker volume rm {stage}"
+        )),
+    }
 }
 
 /// Reads a helper's volume back.
