@@ -241,21 +241,21 @@ impl PostgresTarget {
         sql.push_str(&format!("COMMENT ON DATABASE {name} IS {comment};"));
         sql.push_str(&format!("ALTER DATABASE {name} CONNECTION LIMIT {limit};COMMIT"));
         end_sessions(session.as_mut(), &plan.beside)?;
+        let mut renamed = Ok(());
         if old.is_some() {
             let marked = literal(MARK_CLOSED);
             let close = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
             session.query("mark the new database", &format!("COMMENT ON DATABASE {beside} IS {marked}"))?;
-            session.query("close the old database", &close)?;
+            // The server may have done it even where no answer came.
+            renamed = session.query("close the old database", &close).map(drop);
         }
-        let renamed = rename(session.as_mut(), &plan.name, &plan.beside, &sql, old.is_some());
+        if renamed.is_ok() {
+            renamed = rename(session.as_mut(), &plan.name, &plan.beside, &sql, old.is_some());
+        }
         if let Err(error) = renamed {
-            let mut session = self.reach.farewell(&self.address.server.maintenance)?;
-            let _ = session.query("take the rename back", "ROLLBACK");
-            if old.is_some() {
-                let open = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
-                session.query("open the old database again", &open)?;
-            }
-            return Err(error);
+            // It may hold locks of a transaction that broke off.
+            drop(session);
+            return Err(if old.is_some() { self.reopen(place, error) } else { error });
         }
         if let Some(old) = old {
             self.proven.push(format!(
@@ -267,16 +267,45 @@ impl PostgresTarget {
         Ok(())
     }
 
+    /// A session for putting things right, also in a cancelled run.
+    fn farewell(&self) -> Result<Box<dyn Session>, SourceError> {
+        let mut session = self.reach.farewell(&self.address.server.maintenance)?;
+        if let Some(role) = &self.address.role {
+            let _ = session.query("become the role", &format!("SET ROLE {}", ident(role)));
+        }
+        Ok(session)
+    }
+
+    /// Opens the old database after a rename that failed with `error`. Where that fails too, the database beside
+    /// stays: its mark is what a rerun knows it by.
+    fn reopen(&mut self, place: usize, error: SourceError) -> SourceError {
+        let plan = &mut self.plans[place];
+        let name = plan.name.clone();
+        let open = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", ident(&name));
+        let was_made = std::mem::take(&mut plan.is_made);
+        let opened =
+            self.farewell().and_then(|mut session| session.query("open the old database again", &open));
+        let Err(other) = opened else {
+            self.plans[place].is_made = was_made;
+            return error;
+        };
+        let first = |error: &SourceError| error.to_string().lines().next().unwrap_or_default().to_owned();
+        let text = format!(
+            "database {name:?} may be closed to new sessions: its rename broke off ({}), and it could not be opened \
+             again ({})\nhint: run the restore again, or open it: {open}",
+            first(&error),
+            first(&other)
+        );
+        PostgresError::Other(text).into()
+    }
+
     /// Drops what was made beside and never took its name. Says nothing: it runs when something else failed.
     pub(super) fn clear_away(&mut self) {
         let left: Vec<_> = self.plans.iter().filter(|plan| plan.is_made).map(|plan| &plan.beside).collect();
         if left.is_empty() {
             return;
         }
-        let Ok(mut session) = self.reach.farewell(&self.address.server.maintenance) else { return };
-        if let Some(role) = &self.address.role {
-            let _ = session.query("become the role", &format!("SET ROLE {}", ident(role)));
-        }
+        let Ok(mut session) = self.farewell() else { return };
         for beside in left {
             if let Err(error) = drop_database(session.as_mut(), beside) {
                 tracing::warn!("{error}");
