@@ -193,55 +193,100 @@ impl FolderTarget {
         Ok(())
     }
 
-    /// Puts everything in its place; what was there moves aside.
+    /// Puts everything in its place; what was there moves aside. What can be refused is done before anything moves,
+    /// and what moved goes back where a later step fails.
     fn show(&self, work: &Path, has_append_only: bool, returned: &mut Returned) -> Result<(), RedisError> {
         let owner = fs::metadata(&self.folder).map_err(file("look at", &self.folder))?;
-        let stamp = self.clock.now_ms() / 1000;
-        // The append-only files first: beside them the RDB counts for nothing.
-        let present: Vec<PathBuf> = self.present().collect();
-        for path in present.iter().rev() {
-            let mut aside = path.clone().into_os_string();
-            aside.push(format!(".before-{stamp}"));
-            fs::rename(path, &aside).map_err(file("move aside", path))?;
-            returned.warnings.push(format!("what was there is now {}", aside.display()));
-        }
         let mut names = vec![RDB];
         if has_append_only {
             names.extend(APPEND_ONLY.into_iter().filter(|name| work.join(name).exists()));
         }
+        for name in &names {
+            give_to(&work.join(name), owner.uid(), owner.gid())?;
+        }
+        let users = self.write_users(work, &owner, returned)?;
+        let mut moved = Vec::new();
+        if let Err(error) = self.swap(work, &names, users, &mut moved) {
+            return Err(move_back(&moved, error));
+        }
+        for (_, to) in moved.iter().filter(|(from, _)| !from.starts_with(work)) {
+            returned.warnings.push(format!("what was there is now {}", to.display()));
+        }
+        Ok(())
+    }
+
+    /// Renames, and notes in `moved` from where to where.
+    fn swap(
+        &self,
+        work: &Path,
+        names: &[&str],
+        users: Option<tempfile::NamedTempFile>,
+        moved: &mut Vec<(PathBuf, PathBuf)>,
+    ) -> Result<(), RedisError> {
+        let stamp = self.clock.now_ms() / 1000;
+        // The append-only files first: beside them the RDB counts for nothing.
+        let present: Vec<PathBuf> = self.present().collect();
+        for path in present.into_iter().rev() {
+            let mut aside = path.clone().into_os_string();
+            aside.push(format!(".before-{stamp}"));
+            fs::rename(&path, &aside).map_err(file("move aside", &path))?;
+            moved.push((path, aside.into()));
+        }
         for name in names.iter().rev() {
             let (from, to) = (work.join(name), self.folder.join(name));
-            give_to(&from, owner.uid(), owner.gid())?;
             fs::rename(&from, &to).map_err(file("put in place", &to))?;
+            moved.push((from, to));
         }
-        if self.has_users {
-            self.show_users(&owner, returned)?;
+        if let Some(users) = users {
+            let to = self.folder.join(USERS_PART);
+            users.persist_noclobber(&to).map_err(|error| file("write", &to)(error.error))?;
+            moved.push((work.join(USERS_PART), to));
         }
         let synced = fs::File::open(&self.folder).and_then(|folder| folder.sync_all());
         synced.map_err(file("write", &self.folder))
     }
 
-    fn show_users(&self, owner: &fs::Metadata, returned: &mut Returned) -> Result<(), RedisError> {
+    /// The users as a file that has yet to take its place, if there is one to be made.
+    fn write_users(
+        &self,
+        work: &Path,
+        owner: &fs::Metadata,
+        returned: &mut Returned,
+    ) -> Result<Option<tempfile::NamedTempFile>, RedisError> {
+        if !self.has_users {
+            return Ok(None);
+        }
         let path = self.folder.join(USERS_PART);
+        let shown = path.display();
         if path.symlink_metadata().is_ok() {
-            let shown = path.display();
             returned
                 .warnings
                 .push(format!("{shown} is there already and stays; the snapshot's is /{USERS_PART}"));
-            return Ok(());
+            return Ok(None);
         }
         let text: String = self.users.iter().map(|line| format!("{line}\n")).collect();
-        let mut fresh =
-            tempfile::NamedTempFile::new_in(&self.folder).map_err(file("write in", &self.folder))?;
-        io::Write::write_all(&mut fresh, text.as_bytes()).map_err(file("write", &path))?;
+        let mut fresh = tempfile::NamedTempFile::new_in(work).map_err(file("write in", work))?;
+        io::Write::write_all(&mut fresh, text.as_bytes()).map_err(file("write", fresh.path()))?;
         give_to(fresh.path(), owner.uid(), owner.gid())?;
-        fresh.persist_noclobber(&path).map_err(|error| file("write", &path)(error.error))?;
-        let shown = path.display();
         returned.warnings.push(format!(
             "the users are in {shown}: the server reads it if its configuration names it as aclfile"
         ));
-        Ok(())
+        Ok(Some(fresh))
     }
+}
+
+/// Takes renames back, the last first; names in the error what could not go back.
+fn move_back(moved: &[(PathBuf, PathBuf)], error: RedisError) -> RedisError {
+    let mut left = Vec::new();
+    for (from, to) in moved.iter().rev() {
+        if let Err(cause) = fs::rename(to, from) {
+            left.push(format!("{} is now {} ({cause})", from.display(), to.display()));
+        }
+    }
+    if left.is_empty() {
+        return error;
+    }
+    RedisError::Unable(format!("{error}; it could not be taken back: {}", left.join(", ")))
 }
 
 /// Gives a file, or a folder and what is in it, to the folder's owner.
