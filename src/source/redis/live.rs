@@ -130,12 +130,12 @@ impl LiveTarget {
     fn give(&mut self) -> Result<Returned, RedisError> {
         let mut wire = self.open()?;
         let before = info::loaded(&mut wire, self.login.timeout)?;
-        let occupied = before.keys().values().sum::<u64>();
-        if occupied > 0 && !self.options.force {
-            return Err(RedisError::Unable("somebody filled the target in the meantime".into()));
+        let is_occupied = !self.options.flush_first && !replicate::is_empty(&mut wire, &before)?;
+        if is_occupied && !self.options.force {
+            return Err(filled());
         }
         let begun_ms = self.clock.now_ms() + self.skew_ms;
-        let merges = occupied > 0 && !self.options.flush_first;
+        let merges = is_occupied;
         let mut proven = Vec::new();
         let replicated = if merges { Err("the target keeps what it has") } else { self.may_replicate() };
         let replicated = match replicated {
@@ -185,6 +185,7 @@ impl LiveTarget {
             folder: self.folder.path(),
             databases: received.tally.databases.keys().max().map_or(0, |last| last + 1),
             withheld: self.options.withheld,
+            may_replace: self.options.flush_first,
         };
         replicate::run(&replication, before, &self.cancel)
     }
@@ -199,10 +200,17 @@ impl LiveTarget {
                 let replayed = spool::replay(&received.path, &mut collisions, &self.cancel);
                 collisions.finish(replayed)?;
             }
-        } else {
+        } else if self.options.flush_first {
+            let libraries = replicate::libraries(wire)?;
             wire.ask(&["FLUSHALL"])?;
-            if self.received.iter().any(|received| received.tally.functions > 0) {
+            if libraries > 0 {
                 wire.ask(&["FUNCTION", "FLUSH"])?;
+            }
+        } else {
+            // It was empty when it was looked at; nothing but the own word empties it.
+            let now = Info::of(wire)?;
+            if !replicate::is_empty(wire, &now)? {
+                return Err(filled());
             }
         }
         let (mut restored, mut expired) = (0, 0);
@@ -226,6 +234,10 @@ impl LiveTarget {
     }
 }
 
+fn filled() -> RedisError {
+    RedisError::Unable("somebody filled the target in the meantime".into())
+}
+
 fn newest_version(expected: &Map<String, Value>) -> Option<u32> {
     let parts = expected.get("parts")?.as_array()?;
     parts.iter().filter_map(|part| u32::try_from(part.get("rdb_version")?.as_u64()?).ok()).max()
@@ -233,10 +245,13 @@ fn newest_version(expected: &Map<String, Value>) -> Option<u32> {
 
 fn refuse_occupied(wire: &mut Wire, info: &Info, name: &str) -> Result<(), RedisError> {
     let keys: u64 = info.keys().values().sum();
-    let why = if keys > 0 {
-        format!(
-            "{name} holds {keys} keys\nhint: --force --flush-first replaces them, --force alone adds to them"
-        )
+    let libraries = replicate::libraries(wire)?;
+    let why = if keys > 0 || libraries > 0 {
+        let held = match keys {
+            0 => format!("{libraries} libraries of functions"),
+            keys => format!("{keys} keys"),
+        };
+        format!("{name} holds {held}\nhint: --force --flush-first replaces them, --force alone adds to them")
     } else if info.is_replica() {
         format!("{name} is itself a replica\nhint: restore into its master, or promote this one with --force")
     } else if info.number("connected_slaves").unwrap_or(0) > 0 {

@@ -31,6 +31,29 @@ pub struct Replication<'a> {
     pub folder: &'a Path,
     pub databases: u64,
     pub withheld: &'static [&'static str],
+    /// What the target holds by then may go.
+    pub may_replace: bool,
+}
+
+/// How many libraries of functions a server holds.
+///
+/// # Errors
+/// It is lost, or we may not ask: who cannot see them must not replace them.
+pub fn libraries(wire: &mut Wire) -> Result<usize, RedisError> {
+    match wire.ask(&["FUNCTION", "LIST"]) {
+        Ok(reply) => Ok(reply.items().len()),
+        // Before Redis 7 there are none.
+        Err(error @ RedisError::Said { .. }) if !error.is_said("NOPERM") => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a server holds neither keys nor functions.
+///
+/// # Errors
+/// As [`libraries`].
+pub fn is_empty(wire: &mut Wire, info: &Info) -> Result<bool, RedisError> {
+    Ok(info.keys().values().all(|keys| *keys == 0) && libraries(wire)? == 0)
 }
 
 /// What the target was before, to be put back.
@@ -44,25 +67,56 @@ struct Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        // Also in a cancelled run.
-        let Ok(mut wire) = Wire::open(self.replication.reach, self.replication.login, &Cancel::new()) else {
-            return;
-        };
+        let mut undoing: Vec<Vec<&str>> = Vec::new();
         if self.followed {
-            insist(&mut wire, &["REPLICAOF", &self.master.0, &self.master.1]);
+            undoing.push(vec!["REPLICAOF", &self.master.0, &self.master.1]);
         }
-        for (name, value) in &self.settings {
-            insist(&mut wire, &["CONFIG", "SET", name, value]);
+        undoing.extend(self.settings.iter().map(|(name, value)| vec!["CONFIG", "SET", name, value]));
+        if undoing.is_empty() {
+            return;
+        }
+        // Also in a cancelled run.
+        let wire = Wire::open(self.replication.reach, self.replication.login, &Cancel::new());
+        let (mut wire, unreached) = match wire {
+            Ok(wire) => (Some(wire), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        for words in &undoing {
+            let why = match &mut wire {
+                Some(wire) => insist(wire, words).err().map(|error| error.to_string()),
+                None => unreached.clone(),
+            };
+            if let Some(why) = why {
+                let server = self.replication.reach.name();
+                tracing::error!(
+                    "{server} was changed for the restore and stays so; to undo: {} ({why})",
+                    shown(words)
+                );
+            }
+        }
+    }
+}
+
+/// A command to be typed; the password that was set before is not shown.
+fn shown(words: &[&str]) -> String {
+    match words {
+        ["CONFIG", "SET", "masterauth", value] if !value.is_empty() => {
+            "CONFIG SET masterauth, with the password it had".to_owned()
+        }
+        words => {
+            words.iter().map(|word| if word.is_empty() { "\"\"" } else { word }).collect::<Vec<_>>().join(" ")
         }
     }
 }
 
 /// Asks until a target that is loading what it was sent listens again.
-fn insist(wire: &mut Wire, words: &[&str]) {
+fn insist(wire: &mut Wire, words: &[&str]) -> Result<(), RedisError> {
     let begun = Instant::now();
-    while let Err(error) = wire.ask(words) {
-        if !error.is_said("LOADING") || begun.elapsed() > MOST_LOADING || wire.pause(PAUSE).is_err() {
-            return;
+    loop {
+        match wire.ask(words) {
+            Ok(_) => return Ok(()),
+            Err(error) if !error.is_said("LOADING") || begun.elapsed() > MOST_LOADING => return Err(error),
+            Err(_) => wire.pause(PAUSE)?,
         }
     }
 }
@@ -111,6 +165,11 @@ pub fn run(replication: &Replication<'_>, before: &Info, cancel: &Cancel) -> Res
             Err(RedisError::Said { said, .. }) => return Err(unable(&format!("the target refuses: {said}"))),
             other => drop(other?),
         }
+    }
+    // Our server took its time to load, and following it replaces everything.
+    let now = Info::of(&mut target)?;
+    if !replication.may_replace && !is_empty(&mut target, &now)? {
+        return Err(unable("somebody filled the target in the meantime"));
     }
     let (host, port) = (server.at.ip().to_string(), server.at.port().to_string());
     undo.followed = true;
