@@ -22,7 +22,9 @@ async fn an_undamaged_repository_verifies_and_reads_back() {
     assert!(outcome.findings.is_empty() && outcome.costs.is_empty(), "{outcome:?}");
     assert!(outcome.not_tested.is_empty(), "{:?}", outcome.not_tested);
     assert_eq!(outcome.checked.snapshots, 2);
-    assert!(outcome.checked.packs > 4 && outcome.checked.packs_read == outcome.checked.packs);
+    // Data and metadata of two backups; how many blocks share a pack depends on who seals first.
+    assert!(outcome.checked.packs >= 4, "{:?}", outcome.checked);
+    assert_eq!(outcome.checked.packs_read, outcome.checked.packs, "{:?}", outcome.checked);
     assert_eq!(read_back(&memory).await, all_files());
     let keyless = check_keyless(&memory).await;
     assert!(keyless.findings.is_empty(), "{keyless:?}");
