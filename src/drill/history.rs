@@ -156,6 +156,6 @@ impl Capture for Record {
     }
     fn finish(self: Box<Self>) -> Result<Captured, SourceError> {
         let facts = serde_json::Map::from_iter([("drill".to_owned(), self.verdict)]);
-        Ok(Captured { consistent: self.now, facts, warnings: Vec::new() })
+        Ok(Captured { consistent: self.now, facts, ..Captured::default() })
     }
 }

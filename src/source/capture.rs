@@ -71,6 +71,8 @@ pub struct Captured {
     pub facts: serde_json::Map<String, serde_json::Value>,
     /// What somebody should know although the snapshot is whole.
     pub warnings: Vec<String>,
+    /// What went wrong although the snapshot is whole, and somebody has to see to: the run counts as partial.
+    pub problems: Vec<String>,
 }
 
 /// A capture under way. Dropping it ends it and undoes what it did to the service.
@@ -146,7 +148,7 @@ impl Capture for Single<CommandSource> {
         if !finished.stderr.is_empty() {
             facts.insert("stderr".into(), finished.stderr.into());
         }
-        Ok(Captured { consistent, facts, warnings: Vec::new() })
+        Ok(Captured { consistent, facts, ..Captured::default() })
     }
 }
 

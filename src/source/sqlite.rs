@@ -171,7 +171,7 @@ impl Capture for SqliteCapture {
         self.cancel.check()?;
         let mut facts = Map::new();
         facts.insert("sqlite".into(), self.facts.into());
-        Ok(Captured { consistent: self.now, facts, warnings: Vec::new() })
+        Ok(Captured { consistent: self.now, facts, ..Captured::default() })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Sender, bounded};
 
 use super::file_cache::JobCache;
-use super::pieces::{Stop, Work};
+use super::pieces::{Problem, Stop, Work};
 use super::pipeline::Input;
 use super::plan::Planner;
 use super::{BackupOptions, BackupOutcome, Session, chain, given};
@@ -96,8 +96,13 @@ async fn capture_in(
     if paths.is_empty() && !options.dry_run {
         return Err(EngineError::Source("the source gave nothing at all".into()));
     }
-    let statistics = session.statistics(assembled.statistics);
-    let mut outcome = session.outcome(statistics, assembled.problems, 1);
+    let mut statistics = session.statistics(assembled.statistics);
+    statistics.problems += captured.problems.len() as u64;
+    let mut problems = assembled.problems;
+    // Of the service as a whole.
+    let of_service = |message| Problem { path: String::new(), message };
+    problems.extend(std::mem::take(&mut captured.problems).into_iter().map(of_service));
+    let mut outcome = session.outcome(statistics, problems, 1);
     outcome.warnings = std::mem::take(&mut captured.warnings);
     if options.dry_run {
         return Ok(outcome);

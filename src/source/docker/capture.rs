@@ -51,6 +51,8 @@ pub struct DockerCapture {
     in_file: bool,
     facts: Map<String, Value>,
     warnings: Vec<String>,
+    /// Containers that could not be set going again.
+    problems: Vec<String>,
     failed: Option<DockerError>,
     /// What to do before the first volume is read.
     plan: Option<(Plan, Arc<Workshop>)>,
@@ -119,6 +121,7 @@ impl DockerCapture {
             in_file: false,
             facts: Map::new(),
             warnings: Vec::new(),
+            problems: Vec::new(),
             failed: None,
             plan: None,
             guard: None,
@@ -246,7 +249,9 @@ impl DockerCapture {
         let Some(mut volume) = self.volumes.pop_front() else {
             // Everything was read: nobody has to wait for the rest.
             if let Some(guard) = self.guard.take() {
-                self.warnings.extend(guard.release()?);
+                let released = guard.release()?;
+                self.warnings.extend(released.warnings);
+                self.problems.extend(released.problems);
             }
             return Ok(None);
         };
@@ -306,7 +311,8 @@ impl Capture for DockerCapture {
         let mut facts = Map::new();
         facts.insert("docker".into(), docker.into());
         let warnings = std::mem::take(&mut self.warnings);
-        Ok(Captured { consistent: self.consistent, facts, warnings })
+        let problems = std::mem::take(&mut self.problems);
+        Ok(Captured { consistent: self.consistent, facts, warnings, problems })
     }
 }
 

@@ -27,6 +27,10 @@ const EXEC_POST: &str = "lifeboat.exec-post";
 const MAX_STOP: &str = "lifeboat.max-stop";
 /// Compose's label with what a service needs: `db:service_started:true,cache:…`.
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+/// How long the engine lets a container end unless it says otherwise.
+const GRACE_S: i64 = 10;
+/// Nobody waits longer than this for the end of a container.
+const GRACE_LIMIT: Duration = Duration::from_secs(3600);
 /// Exit status of a process that was killed.
 const KILLED: i64 = 137;
 
@@ -37,6 +41,9 @@ pub struct Whose {
     pub name: String,
     pub project: Option<String>,
     pub service: Option<String>,
+    /// How long the engine lets it end before it kills it, where that is its own; negative: for ever.
+    #[serde(default)]
+    pub stop_timeout_s: Option<i64>,
 }
 
 impl Whose {
@@ -47,7 +54,26 @@ impl Whose {
             name: user.name.clone(),
             project: own(user.project()),
             service: own(user.service()),
+            stop_timeout_s: None,
         }
+    }
+
+    /// One that is to be stopped.
+    ///
+    /// # Errors
+    /// It would not be there any more to be started again.
+    fn to_stop(daemon: &Daemon, user: &User) -> Result<Self, DockerError> {
+        let look = daemon.api.inspect_container(&user.id, None);
+        let look = daemon.call("look at", &user.name, look)?;
+        if look.host_config.and_then(|host| host.auto_remove) == Some(true) {
+            let (name, called) = (&user.name, user.called());
+            return Err(DockerError::Refused(format!(
+                "container {name} was made with --rm: stopping it removes it, and it could not be started again\n\
+                 hint: pause it instead, with pause={called}"
+            )));
+        }
+        let stop_timeout_s = look.config.and_then(|config| config.stop_timeout);
+        Ok(Self { stop_timeout_s, ..Self::of(user) })
     }
 
     fn called(&self) -> &str {
@@ -90,6 +116,17 @@ pub enum Act {
 }
 
 impl Act {
+    /// How long the engine lets a container that is to be stopped end.
+    pub fn grace(&self) -> Duration {
+        match self {
+            Self::Stopped(whose) => match whose.stop_timeout_s.unwrap_or(GRACE_S).try_into() {
+                Ok(seconds) => Duration::from_secs(seconds).min(GRACE_LIMIT),
+                Err(_) => GRACE_LIMIT,
+            },
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether a container that was to be stopped runs on: it may be about to end.
     pub fn may_be_ending(&self, daemon: &Daemon) -> bool {
         match self {
@@ -179,7 +216,7 @@ impl Plan {
     /// What the options and the containers' labels ask for.
     ///
     /// # Errors
-    /// A name that no container has, a Swarm service that cannot be scaled.
+    /// A name that no container has, a container that stopping would remove, a Swarm service that cannot be scaled.
     pub fn make(daemon: &Daemon, users: &[User], options: &Options) -> Result<Self, DockerError> {
         let mut plan = Self { max_stop: options.max_stop, ..Self::default() };
         for names in [&options.stop, &options.pause] {
@@ -204,7 +241,7 @@ impl Plan {
         for user in by_dependence(stops) {
             plan.quiet.push(user.id.clone());
             match user.labels.get(SWARM_SERVICE) {
-                None => plan.acts.push(Act::Stopped(Whose::of(user))),
+                None => plan.acts.push(Act::Stopped(Whose::to_stop(daemon, user)?)),
                 Some(service) => {
                     let known =
                         |act: &Act| matches!(act, Act::Scaled { service: other, .. } if other == service);
@@ -297,6 +334,16 @@ struct State {
     /// The watch had to end it.
     expired: bool,
     warnings: Vec<String>,
+    /// What could not be undone.
+    problems: Vec<String>,
+}
+
+/// What somebody should know of containers that were set going.
+#[derive(Debug, Default)]
+pub struct Released {
+    pub warnings: Vec<String>,
+    /// Containers that could not be.
+    pub problems: Vec<String>,
 }
 
 impl State {
@@ -305,7 +352,7 @@ impl State {
         for act in std::mem::take(&mut self.done).iter().rev() {
             if let Err(error) = act.undo(&self.daemon) {
                 failed = true;
-                self.warnings.push(format!("{error}; the next run of lifeboat tries again"));
+                self.problems.push(format!("{error}; the next run of lifeboat tries again"));
             }
         }
         if failed {
@@ -342,6 +389,7 @@ impl Guard {
             workshop: workshop.clone(),
             expired: false,
             warnings: Vec::new(),
+            problems: Vec::new(),
         };
         let mut guard = Self { state: Arc::new(Mutex::new(state)), watch: None, max_stop: plan.max_stop };
         for (user, command) in &plan.pre {
@@ -389,7 +437,7 @@ impl Guard {
     ///
     /// # Errors
     /// They had to be set going before.
-    pub fn release(mut self) -> Result<Vec<String>, DockerError> {
+    pub fn release(mut self) -> Result<Released, DockerError> {
         self.end();
         let mut state = lock(&self.state);
         if state.expired {
@@ -400,7 +448,8 @@ impl Guard {
             );
             return Err(DockerError::Failed(why));
         }
-        Ok(std::mem::take(&mut state.warnings))
+        let warnings = std::mem::take(&mut state.warnings);
+        Ok(Released { warnings, problems: std::mem::take(&mut state.problems) })
     }
 
     fn end(&mut self) {
@@ -415,7 +464,8 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.end();
-        for warning in &lock(&self.state).warnings {
+        let state = lock(&self.state);
+        for warning in state.warnings.iter().chain(&state.problems) {
             tracing::warn!("{warning}");
         }
     }

@@ -24,10 +24,11 @@ use crate::base::cancel::Cancel;
 /// A journal longer than this is none of ours.
 const LIMIT_BYTES: u64 = 16 << 20;
 const FOLDER: &str = "docker";
+const VERSION: u32 = 1;
 /// A run that was killed this shortly ago may have asked for stops that are still under way.
 const RECENT: Duration = Duration::from_secs(120);
-/// How long the engine lets a container end before it kills it, and a little.
-const ENDING: Duration = Duration::from_secs(12);
+/// What the engine needs besides the time it lets a container end.
+const ENDING: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Intent {
@@ -74,7 +75,7 @@ impl Journal {
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| local("lock", &path)(errno.into()))?;
         let (acts, kept) = (Vec::new(), Vec::new());
-        let intent = Intent { version: 1, host: host.to_owned(), run: run.to_owned(), acts, kept };
+        let intent = Intent { version: VERSION, host: host.to_owned(), run: run.to_owned(), acts, kept };
         let mut journal = Self { path, folder, file, intent, keep: false };
         journal.write(&[])?;
         Ok(journal)
@@ -151,14 +152,39 @@ pub fn repair(state: &Path, runtime: &Handle, cancel: &Cancel) -> Vec<String> {
 }
 
 /// The engine goes on stopping a container when the run that asked for it is gone, and does not say so: what runs
-/// now may end in a moment, and nobody would start it again.
-fn wait_for_ends(daemon: &Daemon, acts: &[Act], cancel: &Cancel) -> Result<(), DockerError> {
+/// now may end in a moment, and nobody would start it again. Says whether something still runs after `grace`.
+fn wait_for_ends(
+    daemon: &Daemon,
+    acts: &[Act],
+    grace: Duration,
+    cancel: &Cancel,
+) -> Result<bool, DockerError> {
     let begin = Instant::now();
-    while begin.elapsed() < ENDING && acts.iter().any(|act| act.may_be_ending(daemon)) {
+    while acts.iter().any(|act| act.may_be_ending(daemon)) {
+        if begin.elapsed() >= grace + ENDING {
+            return Ok(true);
+        }
         cancel.check()?;
         std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
+    Ok(false)
+}
+
+/// What a file says; `None`: it is torn, and so its run had not begun.
+fn parse(path: &Path, text: &[u8]) -> Result<Option<Intent>, DockerError> {
+    // Its version first: a newer one may look otherwise.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(text) else { return Ok(None) };
+    let failed = |why: String| DockerError::Failed(format!("{}: {why}", path.display()));
+    let Versioned { version } =
+        Versioned::deserialize(&value).map_err(|error| failed(format!("no journal of ours: {error}")))?;
+    if version != VERSION {
+        return Err(failed(format!("written by a newer version ({version})")));
+    }
+    serde_json::from_value(value).map(Some).map_err(|error| failed(error.to_string()))
 }
 
 fn repair_one(
@@ -174,41 +200,67 @@ fn repair_one(
     }
     let mut text = Vec::new();
     (&file).take(LIMIT_BYTES).read_to_end(&mut text).map_err(local("read", path))?;
-    match serde_json::from_slice::<Intent>(&text) {
-        Ok(intent) if intent.version == 1 => {
-            let daemon = Daemon::connect(Some(&intent.host), runtime, cancel)?;
-            let age = file.metadata().ok().and_then(|stat| stat.modified().ok()?.elapsed().ok());
-            if age.is_some_and(|age| age < RECENT) {
-                wait_for_ends(&daemon, &intent.acts, cancel)?;
-            }
-            let mut kept = false;
-            for act in intent.acts.iter().rev() {
-                match act.undo(&daemon) {
-                    Ok(Some(done)) => said.push(format!("an earlier run was killed: {done}")),
-                    Ok(None) => {}
-                    Err(error) => {
-                        kept = true;
-                        said.push(format!("an earlier run was killed, and {error}"));
-                    }
-                }
-            }
-            remove_left(&daemon, &intent.run, &intent.kept);
-            said.extend(intent.kept.iter().map(|Kept { volume, instead_of }| {
-                format!(
-                    "an earlier run was killed while it replaced volume {instead_of}: what was restored is whole in \
-                     volume {volume}, which is kept; remove it when {instead_of} is as it should be"
-                )
-            }));
-            if kept {
-                return Ok(());
+    let Some(intent) = parse(path, &text)? else {
+        return std::fs::remove_file(path).map_err(local("remove", path));
+    };
+    let daemon = Daemon::connect(Some(&intent.host), runtime, cancel)?;
+    let age = file.metadata().ok().and_then(|stat| stat.modified().ok()?.elapsed().ok());
+    let graces = intent.acts.iter().map(Act::grace);
+    // One stop was under way, at any time since the first.
+    let recent = age.is_some_and(|age| age < RECENT + graces.clone().sum());
+    let grace = graces.max().unwrap_or_default();
+    let mut kept = recent && wait_for_ends(&daemon, &intent.acts, grace, cancel)?;
+    for act in intent.acts.iter().rev() {
+        match act.undo(&daemon) {
+            Ok(Some(done)) => said.push(format!("an earlier run was killed: {done}")),
+            Ok(None) => {}
+            Err(error) => {
+                kept = true;
+                said.push(format!("an earlier run was killed, and {error}"));
             }
         }
-        Ok(intent) => {
-            let why = format!("{}: written by a newer version ({})", path.display(), intent.version);
-            return Err(DockerError::Failed(why));
-        }
-        // Torn before its first act.
-        Err(_) => {}
+    }
+    remove_left(&daemon, &intent.run, &intent.kept);
+    said.extend(intent.kept.iter().map(|Kept { volume, instead_of }| {
+        format!(
+            "an earlier run was killed while it replaced volume {instead_of}: what was restored is whole in \
+             volume {volume}, which is kept; remove it when {instead_of} is as it should be"
+        )
+    }));
+    // What still runs may yet end: the next run looks again.
+    if kept {
+        return Ok(());
     }
     std::fs::remove_file(path).map_err(local("remove", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_no_json_counts_as_torn() {
+        let path = Path::new("run.json");
+        for torn in ["", "{\"version\":1,\"host\":"] {
+            assert!(parse(path, torn.as_bytes()).unwrap().is_none(), "{torn}");
+        }
+        let ours = r#"{"version":1,"host":"h","run":"r","acts":[]}"#;
+        assert!(parse(path, ours.as_bytes()).unwrap().is_some());
+        let newer = parse(path, br#"{"version":2,"steps":[]}"#).unwrap_err().to_string();
+        assert!(newer.contains("newer version (2)"), "{newer}");
+        for strange in [r#"{"version":1,"acts":7}"#, "[]", "{}"] {
+            assert!(parse(path, strange.as_bytes()).is_err(), "{strange}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_given_its_own_time_to_end() {
+        let act = |timeout: &str| -> Act {
+            let whose = format!(r#"{{"id":"i","name":"n","project":null,"service":null{timeout}}}"#);
+            serde_json::from_str(&format!(r#"{{"stopped":{whose}}}"#)).unwrap()
+        };
+        assert_eq!(act("").grace(), Duration::from_secs(10));
+        assert_eq!(act(r#","stop_timeout_s":90"#).grace(), Duration::from_secs(90));
+        assert!(act(r#","stop_timeout_s":-1"#).grace() >= Duration::from_secs(3600));
+    }
 }

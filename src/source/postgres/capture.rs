@@ -399,7 +399,8 @@ impl Capture for PostgresCapture {
         let facts = std::mem::take(&mut self.facts);
         let mut warnings = std::mem::take(&mut self.warnings);
         let facts = facts.into_map(&mut warnings);
-        Ok(Captured { consistent: self.consistent.unwrap_or(self.world.now), facts, warnings })
+        let consistent = self.consistent.unwrap_or(self.world.now);
+        Ok(Captured { consistent, facts, warnings, ..Captured::default() })
     }
 }
 

@@ -333,6 +333,11 @@ impl Capture for RedisCapture {
         self.facts.insert("parts".into(), self.parts.into());
         let mut facts = Map::new();
         facts.insert("redis".into(), self.facts.into());
-        Ok(Captured { consistent: timestamp(consistent_ms), facts, warnings: self.warnings })
+        Ok(Captured {
+            consistent: timestamp(consistent_ms),
+            facts,
+            warnings: self.warnings,
+            ..Captured::default()
+        })
     }
 }

@@ -173,3 +173,44 @@ fn containers_do_not_stand_still_for_longer_than_allowed() {
     assert!(service.runs() && engine.running(&slow.0) == [slow.0.as_str()]);
     assert_eq!(machine.run(&["--json", "snapshots"]).json().as_array().map(Vec::len), Some(0));
 }
+
+#[test]
+fn a_container_that_stopping_would_remove_is_not_stopped() {
+    let (engine, machine, name) = (engine(), machine(), unique("quiet-rm"));
+    let containers = Containers(name.clone());
+    let mount = format!("{name}-data:/data");
+    engine.docker(&["run", "-d", "--rm", "--name", &name, "-v", &mount, IMAGE, "sleep", "600"]);
+    let said = machine.run(&["backup", &format!("docker-volume:{name}-data?stop=yes")]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains(&format!("pause={name}")), "{}", said.stderr);
+    assert_eq!(engine.running(&name), [name.as_str()]);
+    drop(containers);
+}
+
+#[test]
+fn a_container_that_cannot_be_started_again_makes_the_run_partial() {
+    let (engine, machine, name) = (engine(), machine(), unique("quiet-lost"));
+    let containers = Containers(name.clone());
+    let gone = machine.path("gone");
+    std::fs::create_dir(&gone).unwrap();
+    let (mount, bind) = (format!("{name}-data:/data"), format!("type=bind,src={},dst=/gone", gone.display()));
+    engine.docker(&[
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "-v",
+        &mount,
+        "--mount",
+        &bind,
+        IMAGE,
+        "sh",
+        "-c",
+        "trap 'exit 0' TERM; while :; do sleep 0.05; done",
+    ]);
+    std::fs::remove_dir(&gone).unwrap();
+    let said = machine.run(&["backup", &format!("docker-volume:{name}-data?stop=yes")]);
+    assert_eq!(said.code, 3, "{}", said.stderr);
+    assert!(said.stderr.contains(&format!("cannot start container {name}")), "{}", said.stderr);
+    drop(containers);
+}
