@@ -27,6 +27,7 @@ use crate::format::header::ObjectKind;
 use crate::format::id::{ObjectHash, ShortId};
 use crate::pack::index::BlockInfo;
 use crate::pack::pack_name;
+use crate::pack::read::Reader;
 use crate::repo::run::Run;
 use crate::repo::sync::Thoroughness;
 use crate::repo::{RepoError, Repository};
@@ -108,7 +109,7 @@ pub async fn plan_packs(
     let read_data = options.packs.is_empty().then_some(Subset::All);
     let verify = VerifyOptions { read_data, packs: options.packs.clone(), ..options.verify.clone() };
     let scratch = scratch(&verify)?;
-    let examined = examine(repo, &verify, scratch.as_ref(), progress, cancel).await?;
+    let mut examined = examine(repo, &verify, scratch.as_ref(), progress, cancel).await?;
     let costs = examined.costs(repo, progress.as_ref(), cancel).await?;
     let mut plan = PacksPlan {
         packs: Vec::new(),
@@ -120,12 +121,14 @@ pub async fn plan_packs(
         moves: Vec::new(),
         from_replica: Vec::new(),
     };
-    let mut salvage = Salvage { view: &examined.view, saved: HashSet::new(), plan: &mut plan };
-    let mut bad: Vec<_> = examined.view.bad.iter().collect();
+    // Where only some packs were read, nobody knows yet whether the others are sound.
+    let reader = (!options.packs.is_empty()).then(|| examined.reader(repo));
+    let mut bad: Vec<_> = examined.view.bad.clone().into_iter().collect();
     bad.sort();
+    let mut salvage = Salvage { view: &mut examined.view, reader, saved: HashSet::new(), plan: &mut plan };
     for (hash, why) in bad {
         cancel.check()?;
-        salvage.pack(repo, *hash, why).await?;
+        salvage.pack(repo, hash, &why).await?;
     }
     if !plan.costs.is_empty() || replica.is_some() {
         ask_replica(repo, replica, &examined, &mut plan, progress, cancel).await?;
@@ -152,7 +155,9 @@ fn require_kin(repo: &Repository, replica: Option<&Repository>) -> Result<(), En
 }
 
 struct Salvage<'s> {
-    view: &'s View,
+    view: &'s mut View,
+    /// Opens what was not read.
+    reader: Option<Reader>,
     /// Chunks that a move planned already brings to safety.
     saved: HashSet<(u32, ObjectKind, ShortId)>,
     plan: &'s mut PacksPlan,
@@ -183,14 +188,14 @@ impl Salvage<'_> {
             bad.blocks += 1;
             let is_sound = self.view.is_sound(hash, block.offset);
             bad.sound_blocks += u64::from(is_sound);
-            self.block(block, is_sound, has_directory, &mut bad)?;
+            self.block(block, is_sound, has_directory, &mut bad).await?;
         }
         self.plan.condemn.push((listed.kind, hash));
         self.plan.packs.push(bad);
         Ok(())
     }
 
-    fn block(
+    async fn block(
         &mut self,
         block: &Arc<BlockInfo>,
         is_sound: bool,
@@ -203,7 +208,7 @@ impl Salvage<'_> {
         for (position, (id, length)) in block.chunks.iter().enumerate() {
             let is_right = is_sound && self.view.is_right(block.pack.hash, block.offset, *id);
             is_whole &= is_right;
-            if self.saved.contains(&(domain, kind, *id)) || self.is_elsewhere(block, *id, *length)? {
+            if self.saved.contains(&(domain, kind, *id)) || self.is_elsewhere(block, *id, *length).await? {
                 continue;
             }
             if is_right {
@@ -230,16 +235,30 @@ impl Salvage<'_> {
     }
 
     /// Whether a sound pack, outside all tombstones, holds the chunk too.
-    fn is_elsewhere(&self, block: &BlockInfo, id: ShortId, length: u32) -> Result<bool, EngineError> {
+    async fn is_elsewhere(
+        &mut self,
+        block: &BlockInfo,
+        id: ShortId,
+        length: u32,
+    ) -> Result<bool, EngineError> {
         let (domain, kind) = (block.pack.domain, block.pack.kind);
         let wanted = ChunkRef { id, length };
-        let index = &self.view.stock.index;
-        let all = index.locations(domain, kind, &id).map_err(RepoError::from)?;
-        let mut others = all.iter().filter(|other| {
+        let all = self.view.stock.index.locations(domain, kind, &id).map_err(RepoError::from)?;
+        for other in &all {
             let hash = &other.pack.hash;
-            !self.view.bad.contains_key(hash) && !self.view.stock.condemned.contains(hash)
-        });
-        Ok(others.any(|other| self.view.serves(other, &wanted)))
+            if self.view.bad.contains_key(hash)
+                || self.view.stock.condemned.contains(hash)
+                || !self.view.serves(other, &wanted)
+            {
+                continue;
+            }
+            let Some(reader) = &self.reader else { return Ok(true) };
+            if self.view.opens(reader, other, &wanted).await? {
+                return Ok(true);
+            }
+            tracing::warn!("{} is damaged too: repair it as well", other.object());
+        }
+        Ok(false)
     }
 }
 
@@ -358,7 +377,9 @@ async fn save(
             Ok(()) => {}
             Err(EngineError::Repo(error)) if error.is_damage() => {
                 tracing::warn!(%error, "a block cannot be saved");
-                outcome.failed_blocks += 1;
+                if !save_otherwise(&mut repacker, next, source).await? {
+                    outcome.failed_blocks += 1;
+                }
             }
             Err(error) => return Err(error),
         }
@@ -368,6 +389,34 @@ async fn save(
     outcome.written_packs += packs;
     outcome.written_bytes += bytes;
     Ok(())
+}
+
+/// Takes the chunks of a block that does not open from wherever else `source` has them. Returns whether it has all.
+async fn save_otherwise(
+    repacker: &mut Repacker<'_, '_>,
+    failed: &Move,
+    source: &Repository,
+) -> Result<bool, EngineError> {
+    let mut has_all = true;
+    for at in &failed.needed {
+        let (id, _) = failed.block.chunks[*at as usize];
+        // Those under a tombstone come last.
+        let all = source.index.locations(failed.domain, failed.kind, &id).map_err(RepoError::from)?;
+        let mut is_saved = false;
+        for block in all.into_iter().filter(|block| block.row != failed.block.row) {
+            let Some(at) = block.chunks.iter().position(|(chunk, _)| *chunk == id) else { continue };
+            let (needed, needed_bytes) = (vec![at as u32], u64::from(block.stored_length));
+            let other = Move { block, needed, needed_bytes, reseal: true, ..*failed };
+            match repacker.one(&other).await {
+                Ok(()) => is_saved = true,
+                Err(EngineError::Repo(error)) if error.is_damage() => continue,
+                Err(error) => return Err(error),
+            }
+            break;
+        }
+        has_all &= is_saved;
+    }
+    Ok(has_all)
 }
 
 /// Whether a chunk can be had here at all.

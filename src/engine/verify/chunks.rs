@@ -101,26 +101,37 @@ impl View {
     ) -> Result<bool, EngineError> {
         let all = self.stock.index.locations(domain, kind, &reference.id).map_err(RepoError::from)?;
         for block in all {
-            let place = (block.pack.hash, block.offset);
-            if self.serves(&block, reference) && !self.proven.contains(&place) {
-                match open_block(reader, &block).await {
-                    Ok(wrong) => {
-                        self.proven.insert(place);
-                        self.chunks.extend(wrong.into_iter().map(|id| (place.0, place.1, id)));
-                    }
-                    Err(PackError::Seal(SealError::NotPermitted(_))) => return Ok(true),
-                    Err(PackError::Store(error)) if !is_loss(error.kind) => return Err(error.into()),
-                    Err(PackError::Cache { path, cause }) => {
-                        return Err(PackError::Cache { path, cause }.into());
-                    }
-                    Err(_) => self.bad_block(place.0, place.1),
-                }
-            }
-            if self.serves(&block, reference) {
+            if self.opens(reader, &block, reference).await? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether this block has the chunk. It is opened unless that was done before; one that this key may not open
+    /// is believed.
+    pub async fn opens(
+        &mut self,
+        reader: &Reader,
+        block: &Arc<BlockInfo>,
+        reference: &ChunkRef,
+    ) -> Result<bool, EngineError> {
+        let place = (block.pack.hash, block.offset);
+        if self.serves(block, reference) && !self.proven.contains(&place) {
+            match open_block(reader, block).await {
+                Ok(wrong) => {
+                    self.proven.insert(place);
+                    self.chunks.extend(wrong.into_iter().map(|id| (place.0, place.1, id)));
+                }
+                Err(PackError::Seal(SealError::NotPermitted(_))) => return Ok(true),
+                Err(PackError::Store(error)) if !is_loss(error.kind) => return Err(error.into()),
+                Err(PackError::Cache { path, cause }) => {
+                    return Err(PackError::Cache { path, cause }.into());
+                }
+                Err(_) => self.bad_block(place.0, place.1),
+            }
+        }
+        Ok(self.serves(block, reference))
     }
 
     /// The pack that held a missing chunk, as far as an index object remembers.
