@@ -268,3 +268,17 @@ fn an_interrupted_restore_leaves_a_master_and_nothing_of_ours() {
         assert!(!String::from_utf8_lossy(&line).contains(ours), "a server of ours is still there");
     }
 }
+
+#[test]
+fn a_target_that_holds_only_functions_is_not_empty() {
+    let (source, machine) = captured();
+    let target = servers::start(&[]);
+    target.ask(&["FUNCTION", "LOAD", &super::LIBRARY.replace("harbour", "quay").replace("moor", "land")]);
+    let before = target.content();
+    let said = machine.run(&["restore", "latest", "--to", &target.address()]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("1 libraries of functions"), "{}", said.stderr);
+    assert_eq!(target.content(), before);
+    ok(&machine.run(&["restore", "latest", "--to", &target.address(), "--force", "--flush-first"]));
+    assert_eq!(target.content(), source.content());
+}
