@@ -97,23 +97,7 @@ pub fn encode(text: &str, also: &str) -> String {
 
 /// The candidate that most resembles `text`.
 pub fn nearest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    candidates.iter().copied().min_by_key(|candidate| distance(text, candidate))
-}
-
-/// Letters to add, drop or change to get from one to the other.
-fn distance(a: &str, b: &str) -> usize {
-    // A longer word is a mistake of another kind, and the table would grow with it.
-    let a: Vec<char> = a.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=a.len()).collect();
-    for (line, letter) in b.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], line + 1);
-        for (column, other) in a.iter().enumerate() {
-            let changed = corner + usize::from(*other != letter);
-            corner = row[column + 1];
-            row[column + 1] = changed.min(corner + 1).min(row[column] + 1);
-        }
-    }
-    row[a.len()]
+    candidates.iter().copied().min_by_key(|candidate| strsim::levenshtein(text, candidate))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DrillError;
 use super::check::{CheckOutcome, CheckResult};
-use crate::format::id::to_hex;
+use crate::format::id::{from_hex, to_hex};
 
 /// Names the format of the record.
 pub const FORMAT: &str = "lifeboat drill evidence 1";
@@ -203,15 +203,9 @@ pub struct SignedEvidence {
     pub signature: String,
 }
 
-fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
+fn digits<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
+    from_hex(text, &mut bytes).then_some(bytes)
 }
 
 impl SignedEvidence {
@@ -243,12 +237,13 @@ impl SignedEvidence {
     /// Why not.
     pub fn attest(&self, key: &str) -> Result<(), DrillError> {
         let wrong = |why: &str| DrillError::Evidence(why.to_owned());
-        let key = from_hex::<32>(key.trim()).ok_or_else(|| wrong("key is not 64 hex digits"))?;
-        if from_hex::<32>(&self.key) != Some(key) {
+        let key = digits::<32>(&key.trim().to_ascii_lowercase())
+            .ok_or_else(|| wrong("key is not 64 hex digits"))?;
+        if digits::<32>(&self.key) != Some(key) {
             return Err(wrong("was signed by another key"));
         }
         let key = VerifyingKey::from_bytes(&key).map_err(|_| wrong("key is no Ed25519 key"))?;
-        let signature = from_hex::<64>(&self.signature).ok_or_else(|| wrong("has no signature"))?;
+        let signature = digits::<64>(&self.signature).ok_or_else(|| wrong("has no signature"))?;
         let message = [CONTEXT, &self.evidence.canonical()?].concat();
         key.verify_strict(&message, &Signature::from_bytes(&signature))
             .map_err(|_| wrong("is not what was signed: it was changed"))

@@ -11,7 +11,7 @@ use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::engine::EngineError;
 use crate::engine::read::select::{Selected, SnapshotPath};
-use crate::engine::restore::service::to_service;
+use crate::engine::restore::service::{to_service, waiting};
 use crate::engine::restore::{RestoreOptions, restore};
 use crate::format::manifest::Summary;
 use crate::policy::objective::{self, Point};
@@ -175,7 +175,7 @@ async fn rehearse(
     for check in &spec.checks {
         stage.cancel.check()?;
         // A check asks its sandbox and waits for it: the runtime has other threads for its work meanwhile.
-        evidence.checks.push(on_this_thread(|| check::check(check, sandbox.as_mut(), stage.cancel)));
+        evidence.checks.push(waiting(|| check::check(check, sandbox.as_mut(), stage.cancel)));
     }
     watch.end("validate", &mut evidence.phases);
     stage.cancel.check()?;
@@ -183,14 +183,6 @@ async fn rehearse(
     evidence.measured.recovery_seconds = Some(recovery);
     evidence.measured.end_to_end_seconds = Some(recovery + evidence.measured.declared_seconds);
     Ok(())
-}
-
-fn on_this_thread<T>(work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
@@ -297,7 +289,7 @@ async fn into_service(
     evidence: &mut Evidence,
 ) -> Result<(), Stop> {
     let start = Instant::now();
-    let opened = on_this_thread(|| (stage.open_target)(address));
+    let opened = waiting(|| (stage.open_target)(address));
     let target = opened.map_err(|error| could_not(error.to_string()))?;
     let given = to_service(stage.repo, selected, target, stage.progress.clone(), stage.cancel).await?;
     evidence.restored_bytes = given.bytes;

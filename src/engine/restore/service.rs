@@ -195,7 +195,7 @@ async fn copy(
 }
 
 /// Waits in the midst of asynchronous work; other work of a runtime with several threads goes on elsewhere.
-pub(super) fn waiting<T>(wait: impl FnOnce() -> T) -> T {
+pub fn waiting<T>(wait: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => tokio::task::block_in_place(wait),

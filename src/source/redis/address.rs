@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::secret::Secret;
+use crate::base::url::{decode, nearest};
 use crate::source::capture::SourceError;
 
 const PORT: u16 = 6379;
@@ -162,38 +163,13 @@ pub fn options(query: &str) -> Result<Vec<(String, String)>, SourceError> {
 
 /// The refusal of an option there is not, with the nearest there is.
 pub fn unknown(key: &str, options: &[&str]) -> SourceError {
-    let nearest = options.iter().min_by_key(|known| distance(known, key)).copied().unwrap_or_default();
+    let nearest = nearest(key, options).unwrap_or_default();
     refused(format!("there is no option {key:?}\nhint: did you mean {nearest}?"))
-}
-
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in right.chars().enumerate() {
-            let cost = corner + usize::from(a != b);
-            corner = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Percent escapes undone.
 fn decoded(text: &str) -> Result<String, SourceError> {
-    let bad = || refused("an address holds a % that is no escape such as %40");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(bad);
-        let value = digit()? << 4 | digit()?;
-        bytes.push(u8::try_from(value).map_err(|_| bad())?);
-    }
-    String::from_utf8(bytes).map_err(|_| bad())
+    decode(text).map_err(|error| refused(error.to_string()))
 }
 
 #[cfg(test)]
