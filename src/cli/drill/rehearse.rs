@@ -238,11 +238,12 @@ async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliErro
     history::place(&mut evidence, &before)?;
     let signed = evidence.sign(&key)?;
     let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
-    write_all(args, &signed, &before)?;
+    // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
+    let kept = if args.no_keep { Ok(()) } else { keep(&repo, &signed, context).await };
+    let written = write_all(args, &signed, &before);
     tell(&signed, context)?;
-    if !args.no_keep {
-        keep(&repo, &signed, context).await?;
-    }
+    kept?;
+    written?;
     Ok(exit(signed.evidence.verdict))
 }
 

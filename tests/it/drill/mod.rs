@@ -154,9 +154,12 @@ fn what_is_wrong_is_caught_and_says_why() {
     assert_eq!(said.code, 21);
     assert!(said.stdout.contains("no such order"), "{}", said.stdout);
 
-    // The evidence of failures is kept as that of successes.
+    // The evidence of failures is kept as that of successes, also when a report of it cannot be written.
+    let said = machine.run(&["drill", "run", "--snapshot", "old@latest", "--html", "no/such/folder.html"]);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("write no/such/folder.html"), "{}", said.stderr);
     let said = machine.run(&["--json", "drill", "list"]);
-    assert_eq!(said.json().as_array().map(Vec::len), Some(6), "{}", said.stdout);
+    assert_eq!(said.json().as_array().map(Vec::len), Some(7), "{}", said.stdout);
 }
 
 #[test]
