@@ -14,7 +14,8 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the configuration makes no sense; nothing was tried.
     Usage = 2,
-    /// A snapshot was made, but something could not be read and is missing from it.
+    /// A snapshot was made, but something could not be read and is missing from it; or a restore that brought the data
+    /// back could not make something beside it.
     Partial = 3,
     /// There is no repository at the location.
     NoRepository = 10,

@@ -14,6 +14,7 @@ use crate::base::byte_size;
 use crate::engine::read::select::Selected;
 use crate::engine::restore::service::to_service;
 use crate::repo::Repository;
+use crate::source::target::Returned;
 
 /// What only a restore into a service knows.
 #[derive(Debug, clap::Args)]
@@ -60,6 +61,7 @@ struct Report<'a> {
     bytes: u64,
     proven: &'a [String],
     warnings: &'a [String],
+    not_done: &'a [String],
     facts: &'a serde_json::Map<String, serde_json::Value>,
 }
 
@@ -83,9 +85,10 @@ pub async fn run(
     drop(display);
     let given = result?;
     let seconds = start.elapsed().as_secs_f64();
-    let (proven, warnings) = (&given.returned.proven, &given.returned.warnings);
+    let Returned { proven, warnings, not_done, facts } = &given.returned;
+    let exit = if not_done.is_empty() { Exit::Ok } else { Exit::Partial };
     if context.json {
-        let (snapshot, facts) = (selected.snapshot.id.hex(), &given.returned.facts);
+        let snapshot = selected.snapshot.id.hex();
         let (parts, bytes) = (given.parts, given.bytes);
         context.json(&Report {
             snapshot,
@@ -95,9 +98,10 @@ pub async fn run(
             bytes,
             proven,
             warnings,
+            not_done,
             facts,
         })?;
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     let mut out = context.out();
     if !context.quiet {
@@ -115,9 +119,15 @@ pub async fn run(
     for warning in warnings {
         context.warn(warning);
     }
-    if !warnings.is_empty() {
-        let number = count(warnings.len() as u64);
-        context.note(format_args!("{number} things are not as they were, named above"));
+    for what in not_done {
+        context.warn(format_args!("not done: {what}"));
     }
-    Ok(Exit::Ok)
+    if !not_done.is_empty() {
+        let things = match not_done.len() {
+            1 => "1 thing that the snapshot holds was".to_owned(),
+            number => format!("{} things that the snapshot holds were", count(number as u64)),
+        };
+        context.note(format_args!("{things} not made, named above: exit code 3"));
+    }
+    Ok(exit)
 }

@@ -303,5 +303,13 @@ async fn into_service(
     };
     evidence.checks.extend(given.returned.proven.into_iter().map(proven));
     evidence.not_tested.extend(given.returned.warnings);
+    evidence.checks.extend(given.returned.not_done.into_iter().map(|what| CheckResult {
+        name: "whole".into(),
+        outcome: CheckOutcome::Failed,
+        detail: format!("not made: {what}"),
+        seconds: seconds(start.elapsed()),
+        is_data: false,
+        proves_data: true,
+    }));
     Ok(())
 }

@@ -300,6 +300,6 @@ impl Target for SqliteTarget {
         ];
         let mut facts = Map::new();
         facts.insert("sqlite".into(), found.into());
-        Ok(Returned { proven, warnings: Vec::new(), facts })
+        Ok(Returned { proven, facts, ..Returned::default() })
     }
 }

@@ -49,8 +49,10 @@ pub struct Placed {
 pub struct Returned {
     /// What was compared with the snapshot's facts, one line each, for people.
     pub proven: Vec<String>,
-    /// What is not as it was: roles that exist already, rights that were not granted.
+    /// What somebody should know: roles that exist already, passwords to set anew.
     pub warnings: Vec<String>,
+    /// What the snapshot holds and could not be made: the restore is partial.
+    pub not_done: Vec<String>,
     /// Facts of the restored service, for drills.
     pub facts: serde_json::Map<String, serde_json::Value>,
 }

@@ -68,6 +68,10 @@ impl ProjectTarget {
         self.returned.warnings.push(format!("{what} {name}: {why}"));
     }
 
+    fn not_made(&mut self, what: &str, name: &str, why: impl std::fmt::Display) {
+        self.returned.not_done.push(format!("{what} {name}: {why}"));
+    }
+
     fn made(&mut self, what: &str, names: &[String]) {
         if !names.is_empty() {
             self.returned.proven.push(format!("{what} made: {}", names.join(", ")));
@@ -89,7 +93,7 @@ impl ProjectTarget {
                             Some(id)
                         }
                         Err(error) => {
-                            self.warn("network", &name, error);
+                            self.not_made("network", &name, error);
                             None
                         }
                     },
@@ -127,7 +131,7 @@ impl ProjectTarget {
             };
             match id {
                 Ok(id) => drop(self.ids.insert(old, id)),
-                Err(error) => self.warn("config", &name, error),
+                Err(error) => self.not_made("config", &name, error),
             }
         }
         self.made("configs", &made);
@@ -146,7 +150,7 @@ impl ProjectTarget {
             self.daemon.cancel.check()?;
             match self.service(&name, &mut spec) {
                 Ok(()) => made.push(name),
-                Err(error) => self.warn("service", &name, format!("not made: {error}")),
+                Err(error) => self.not_made("service", &name, error),
             }
         }
         self.made("services", &made);
@@ -206,7 +210,7 @@ impl ProjectTarget {
             self.daemon.cancel.check()?;
             match self.container(&name, &container) {
                 Ok(()) => made.push(name),
-                Err(error) => self.warn("container", &name, format!("not made: {error}")),
+                Err(error) => self.not_made("container", &name, error),
             }
         }
         self.made("containers", &made);

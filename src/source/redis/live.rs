@@ -49,6 +49,7 @@ pub struct LiveTarget {
     users: Vec<String>,
     skew_ms: i64,
     warnings: Vec<String>,
+    not_done: Vec<String>,
 }
 
 fn refused(why: String) -> SourceError {
@@ -81,6 +82,7 @@ impl LiveTarget {
             users: Vec::new(),
             skew_ms: 0,
             warnings: Vec::new(),
+            not_done: Vec::new(),
         })
     }
 
@@ -161,10 +163,17 @@ impl LiveTarget {
             proof::functions(&mut wire, &self.received, &mut proven)?;
         }
         proof::append_only(&mut wire, &mut proven)?;
-        users::restore(&mut wire, &self.users, &mut proven, &mut self.warnings)?;
+        let mut told =
+            users::Told { proven: &mut proven, warnings: &mut self.warnings, not_done: &mut self.not_done };
+        users::restore(&mut wire, &self.users, &mut told)?;
         let mut all = Map::new();
         all.insert("redis".into(), facts.into());
-        Ok(Returned { proven, warnings: std::mem::take(&mut self.warnings), facts: all })
+        Ok(Returned {
+            proven,
+            warnings: std::mem::take(&mut self.warnings),
+            not_done: std::mem::take(&mut self.not_done),
+            facts: all,
+        })
     }
 
     fn may_replicate(&self) -> Result<(), &'static str> {

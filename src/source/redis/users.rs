@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use super::RedisError;
 use super::wire::{Reply, Wire};
 
+/// Where it is told what came of it.
+pub struct Told<'t> {
+    pub proven: &'t mut Vec<String>,
+    pub warnings: &'t mut Vec<String>,
+    pub not_done: &'t mut Vec<String>,
+}
+
 /// Makes what is missing and says what differs.
 ///
 /// # Errors
 /// The server is lost.
-pub fn restore(
-    wire: &mut Wire,
-    users: &[String],
-    proven: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), RedisError> {
+pub fn restore(wire: &mut Wire, users: &[String], told: &mut Told<'_>) -> Result<(), RedisError> {
     let named: BTreeMap<&str, &str> =
         users.iter().filter_map(|line| Some((name(line)?, line.as_str()))).collect();
     if named.is_empty() {
@@ -23,7 +25,7 @@ pub fn restore(
     let found: Vec<String> = match wire.ask(&["ACL", "LIST"]) {
         Ok(reply) => reply.items().iter().map(Reply::text).collect(),
         Err(RedisError::Said { said, .. }) => {
-            warnings.push(format!("users were not restored: {said}"));
+            told.not_done.push(format!("users were not restored: {said}"));
             return Ok(());
         }
         Err(error) => return Err(error),
@@ -34,16 +36,16 @@ pub fn restore(
     for (user, line) in named {
         match found.get(user) {
             Some(same) if *same == line => {}
-            Some(_) => {
-                warnings.push(format!("user {user} is left as the target has it, not as it was captured"))
-            }
+            Some(_) => told
+                .warnings
+                .push(format!("user {user} is left as the target has it, not as it was captured")),
             None => {
                 let rules = line.split(' ').skip(2);
                 let words: Vec<&str> = ["ACL", "SETUSER", user].into_iter().chain(rules).collect();
                 match wire.ask(&words) {
                     Ok(_) => made += 1,
                     Err(RedisError::Said { said, .. }) => {
-                        warnings.push(format!("user {user} was not restored: {said}"));
+                        told.not_done.push(format!("user {user} was not restored: {said}"));
                     }
                     Err(error) => return Err(error),
                 }
@@ -51,8 +53,8 @@ pub fn restore(
         }
     }
     if made > 0 {
-        proven.push(format!("{made} users made"));
-        warnings
+        told.proven.push(format!("{made} users made"));
+        told.warnings
             .push("the users that were made live in memory: ACL SAVE or CONFIG REWRITE keeps them".into());
     }
     Ok(())

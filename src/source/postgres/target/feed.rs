@@ -151,7 +151,7 @@ impl PostgresTarget {
         Ok(command)
     }
 
-    /// Entries that this user may not restore; each is named in a warning.
+    /// Entries that this user may not restore; each is named.
     fn leave_out(&mut self, place: usize, archive: &Archive) -> Vec<u64> {
         let Ok(server) = self.server() else { return Vec::new() };
         if server.is_superuser {
@@ -167,17 +167,19 @@ impl PostgresTarget {
             }
         };
         let entries: Vec<&Entry> = archive.entries().iter().filter(guarded).collect();
-        let warning = |entry: &&Entry| {
+        let mut not_done = Vec::new();
+        for entry in &entries {
             let (kind, tag) = (String::from_utf8_lossy(&entry.kind), String::from_utf8_lossy(&entry.tag));
-            format!("{kind} {tag} was left out: only a superuser may restore it")
-        };
-        let mut warnings: Vec<_> = entries.iter().map(warning).collect();
+            let what = format!("{kind} {tag} was left out: only a superuser may restore it");
+            // Nothing works worse without a comment.
+            if kind == "COMMENT" { self.warnings.push(what) } else { not_done.push(what) }
+        }
+        let left_out = entries.iter().map(|entry| entry.id).collect();
+        self.not_done.extend(not_done);
         let name = &self.plans[place].name;
-        warnings.push(format!(
+        self.warnings.push(format!(
             "{name:?} was restored without its owners and grants: only a superuser may give them"
         ));
-        let left_out = entries.iter().map(|entry| entry.id).collect();
-        self.warnings.extend(warnings);
         left_out
     }
 

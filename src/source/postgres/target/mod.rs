@@ -54,6 +54,7 @@ pub struct PostgresTarget {
     globals: Option<String>,
     server: Option<ServerSide>,
     warnings: Vec<String>,
+    not_done: Vec<String>,
     proven: Vec<String>,
 }
 
@@ -95,6 +96,7 @@ impl PostgresTarget {
             globals: None,
             server: None,
             warnings: Vec::new(),
+            not_done: Vec::new(),
             proven: Vec::new(),
         }
     }
@@ -176,6 +178,7 @@ impl Target for PostgresTarget {
         Ok(Returned {
             proven: std::mem::take(&mut self.proven),
             warnings: std::mem::take(&mut self.warnings),
+            not_done: std::mem::take(&mut self.not_done),
             facts: Map::from_iter([(super::facts::KEY.to_owned(), facts.into())]),
         })
     }

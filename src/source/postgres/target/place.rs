@@ -212,7 +212,7 @@ impl PostgresTarget {
             if let Err(error) = session.query("set up the database", &sql) {
                 self.world.cancel.check()?;
                 let shown = sql.replace(&ident(&plan.beside), &ident(&plan.name));
-                self.warnings.push(format!("not done: {shown}: {error}"));
+                self.not_done.push(format!("{shown}: {error}"));
             }
         }
         Ok(())

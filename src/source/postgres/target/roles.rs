@@ -70,7 +70,13 @@ impl PostgresTarget {
                     About::Membership { role, member } => format!("{member:?} as a member of {role:?}"),
                     _ => "a statement about the server".into(),
                 };
-                self.warnings.push(format!("not restored: {about}: {error}"));
+                match &statement.about {
+                    // Everything goes into the default one then, which is said too.
+                    About::MakeTablespace(_) | About::Tablespace(_) => {
+                        self.warnings.push(format!("{about} is not here: {error}"));
+                    }
+                    _ => self.not_done.push(format!("{about}: {error}")),
+                }
             }
         }
         if !kept.is_empty() && !replace {

@@ -124,3 +124,45 @@ fn a_swarm_stack_is_scaled_down_for_the_read_captured_and_built_again() {
     assert_eq!(data, "\"bGlzdGVuID0gODAK\"");
     engine.docker(&["service", "rm", &service]);
 }
+
+#[test]
+fn what_cannot_be_made_is_named_and_makes_the_restore_partial() {
+    let (engine, machine, project) = (engine(), machine(), unique("half"));
+    let (image, name) = (format!("{project}-image"), format!("{project}-web-1"));
+    engine.docker(&["tag", IMAGE, &image]);
+    let label = format!("com.docker.compose.project={project}");
+    let containers = Containers(project.clone());
+    let mount = format!("{project}_data:/data");
+    engine.docker(&[
+        "create",
+        "--name",
+        &name,
+        "--network",
+        "none",
+        "-v",
+        &mount,
+        "--label",
+        &label,
+        &image,
+        "true",
+    ]);
+    let address = format!("docker-project:{project}");
+    let said = machine.run(&["backup", &address]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    engine.docker(&["rm", &name]);
+    engine.docker(&["rmi", &image]);
+    engine.docker(&["volume", "rm", &format!("{project}_data")]);
+    let said = machine.run(&["restore", "latest", "--to", &address]);
+    assert_eq!(said.code, 3, "{}{}", said.stdout, said.stderr);
+    let expected = format!("not done: container {name}: image {image} is not there: docker pull {image}");
+    assert!(said.stderr.contains(&expected), "{}", said.stderr);
+    engine.docker(&["volume", "rm", &format!("{project}_data")]);
+    let said = machine.run(&["--json", "restore", "latest", "--to", &address]);
+    assert_eq!(
+        (said.code, said.json()["not_done"].as_array().map(Vec::len)),
+        (3, Some(1)),
+        "{}",
+        said.stdout
+    );
+    drop(containers);
+}
