@@ -7,6 +7,7 @@ pub mod drills;
 mod logging;
 pub mod services;
 mod signals;
+mod unserved;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::AppError;
+use super::{AppError, unserved};
 use crate::base::cancel::Cancel;
 use crate::config::{SECRET_VARIABLES, ServiceSettings};
 use crate::format::entry::Timestamp;
@@ -67,7 +67,7 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 8] = [
+const SCHEMES: [&str; 9] = [
     "docker-project:",
     "docker-volume:",
     "postgresql://",
@@ -76,6 +76,7 @@ const SCHEMES: [&str; 8] = [
     "rediss://",
     "redis://",
     "sqlite:",
+    "git:",
 ];
 
 /// Whether `text` is the address of a service rather than a path.
@@ -134,7 +135,8 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             let capture = PostgresCapture::start(parsed, Box::new(reach), world)?;
             Ok(OpenCapture { capture: Box::new(capture), kind: "postgres", job })
         }
-        _ => Err(unknown(address)),
+        Some((scheme, rest)) => unserved::capture(scheme, rest, around)?.ok_or_else(|| unknown(address)),
+        None => Err(unknown(address)),
     }
 }
 
@@ -266,7 +268,10 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let flags = RestoreFlags { force, replace_roles, after_sql, jobs };
             Ok(Box::new(PostgresTarget::new(parsed, Box::new(reach), world, flags)))
         }
-        _ => Err(unknown(address)),
+        Some((scheme, rest)) => {
+            unserved::target(scheme, rest, flags.force, around)?.ok_or_else(|| unknown(address))
+        }
+        None => Err(unknown(address)),
     }
 }
 

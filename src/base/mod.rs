@@ -7,5 +7,6 @@ pub mod pool;
 pub mod process;
 pub mod progress;
 pub mod random;
+pub mod replace;
 pub mod secret;
 pub mod url;

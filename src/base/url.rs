@@ -100,6 +100,25 @@ pub fn nearest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates.iter().copied().min_by_key(|candidate| strsim::levenshtein(text, candidate))
 }
 
+/// What follows a scheme that names a path: the path, decoded, and the options.
+///
+/// # Errors
+/// A bad escape.
+pub fn path_and_options(text: &str) -> Result<(String, Vec<(String, String)>), UrlError> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    Ok((decode(path)?, Url::parse(&format!("?{query}"))?.query))
+}
+
+/// What is said of an option that is none of `options`, with a hint.
+pub fn no_option(key: &str, options: &[&str]) -> String {
+    let hint = match nearest(key, options) {
+        Some(near) if strsim::levenshtein(key, near) <= 3 => format!("did you mean {near}?"),
+        _ if options.is_empty() => "there are no options here".to_owned(),
+        _ => format!("there are {}", options.join(", ")),
+    };
+    format!("there is no option {key:?}\nhint: {hint}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

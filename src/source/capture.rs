@@ -3,7 +3,8 @@
 //! The commit rule: a snapshot may be made only after [`Capture::finish`] said Ok. Until then everything read may
 //! be half of what was meant, however whole it looks.
 
-use std::io::{self, Read};
+use std::collections::VecDeque;
+use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
 
 use super::command::{CommandSource, StreamError};
@@ -166,5 +167,43 @@ impl<R: Read + Send> Capture for Single<StreamSource<R>> {
         let consistent = self.stream.consistent_at();
         self.stream.finish()?;
         Ok(Captured { consistent, ..Captured::default() })
+    }
+}
+
+/// Parts that are in memory already, and how it all ends.
+pub struct Held {
+    parts: VecDeque<(Part, Vec<u8>)>,
+    current: Cursor<Vec<u8>>,
+    captured: Captured,
+}
+
+impl Held {
+    /// `parts`: paths and what they hold, in any order.
+    pub fn new(parts: Vec<(String, Vec<u8>)>, mtime: Timestamp, captured: Captured) -> Self {
+        let mut parts = parts;
+        parts.sort_by(|(a, _), (b, _)| in_key_order(a, b));
+        let part = |(path, bytes)| (Part { path, mode: PART_MODE, mtime }, bytes);
+        Self { parts: parts.into_iter().map(part).collect(), current: Cursor::default(), captured }
+    }
+}
+
+/// The order in which a capture hands over its parts.
+pub fn in_key_order(a: &str, b: &str) -> std::cmp::Ordering {
+    a.split('/').cmp(b.split('/'))
+}
+
+impl Capture for Held {
+    fn next_part(&mut self) -> Result<Option<Part>, SourceError> {
+        let Some((part, bytes)) = self.parts.pop_front() else { return Ok(None) };
+        self.current = Cursor::new(bytes);
+        Ok(Some(part))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.current.read(buffer)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Captured, SourceError> {
+        Ok(self.captured)
     }
 }

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod command;
 pub mod docker;
 pub mod files;
+pub mod git;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;

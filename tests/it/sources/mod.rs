@@ -4,6 +4,7 @@
 
 mod conformance;
 mod docker;
+mod git;
 mod postgres;
 mod redis;
 mod sqlite;
