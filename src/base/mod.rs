@@ -3,6 +3,7 @@
 pub mod byte_size;
 pub mod cancel;
 pub mod clock;
+pub mod order;
 pub mod pool;
 pub mod process;
 pub mod progress;

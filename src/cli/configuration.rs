@@ -25,9 +25,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     for (name, drill) in &file.drill {
         super::drill::spec_of(name, drill)?;
     }
+    let impossible = file.impossible(jiff::Timestamp::now());
+    if let Some(first) = impossible.first() {
+        return Err(CliError::usage(first.clone()).within(&found.path.display().to_string()));
+    }
     if context.json {
         context.json(&serde_json::json!({
-            "path": found.path, "repositories": file.repository.keys().collect::<Vec<_>>(),
+            "path": found.path, "machine": found.machine, "repositories": file.repository.keys().collect::<Vec<_>>(),
             "jobs": file.job.keys().collect::<Vec<_>>(), "stacks": file.stack.keys().collect::<Vec<_>>(),
             "drills": file.drill.keys().collect::<Vec<_>>(),
         }))?;

@@ -100,6 +100,19 @@ impl Context {
         Ok(Settings::of_repository(&self.overrides, &Environment::of_process(), repository)?)
     }
 
+    /// The same for a further one: flags that name the repository or its password do not mean it.
+    pub fn settings_of_other(&self, repository: &file::Repository) -> Result<Settings, CliError> {
+        let overrides = Overrides {
+            repository: None,
+            password_file: None,
+            password_command: None,
+            key_file: None,
+            kit: None,
+            ..self.overrides.clone()
+        };
+        Ok(Settings::of_other(&overrides, &Environment::of_process(), repository)?)
+    }
+
     pub(super) fn listen_to_signals(&self) -> Result<(), CliError> {
         let quiet = self.quiet;
         let first = move || {

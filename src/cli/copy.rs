@@ -44,7 +44,7 @@ pub struct Args {
 const SHOWN: usize = 20;
 
 #[derive(Serialize)]
-struct Answer {
+pub(super) struct Answer {
     way: Way,
     dry_run: bool,
     copied: Vec<Pair>,
@@ -152,7 +152,7 @@ async fn open_target(
     }
 }
 
-fn tell(outcome: &CopyOutcome, dry_run: bool, context: &Context) -> Result<(), CliError> {
+pub(super) fn tell(outcome: &CopyOutcome, dry_run: bool, context: &Context) -> Result<(), CliError> {
     let mut out = context.out();
     let verb = if dry_run { "would copy" } else { "copied" };
     for copied in &outcome.copied {

@@ -21,6 +21,7 @@ mod completions;
 mod configuration;
 mod context;
 mod copy;
+mod copy_to;
 mod demo;
 mod diff;
 mod doctor;
@@ -48,6 +49,7 @@ mod prune;
 mod repair;
 mod restore;
 mod restore_service;
+mod restore_stack;
 mod run;
 mod snapshots;
 mod stats;
@@ -92,7 +94,7 @@ enum Command {
     Backup(backup::Args),
     /// Back up the jobs that the configuration file names
     Run(run::Args),
-    /// Restore a snapshot, or one path of it, into a folder
+    /// Restore a snapshot, or one path of it, into a folder or a service; or a whole stack
     Restore(restore::Args),
     /// Write a file to stdout, or a folder as tar
     Dump(dump::Args),

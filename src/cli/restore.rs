@@ -1,13 +1,14 @@
-//! `restore`: a snapshot, or one path of it, into a folder.
+//! `restore`: a snapshot, or one path of it, into a folder or a service; or a stack.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::filter::FilterArgs;
 use super::paths::{JsonPath, open_to_read, select, shown_key};
+use super::restore_stack::{self, StackArgs};
 use super::snapshots::short;
 use super::text::{count, shown, span};
 use super::{CliError, Context, Exit, restore_service};
@@ -29,15 +30,17 @@ const OPEN_FILES: u64 = 32_768;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// latest, an id, JOB@latest…, and :PATH for the contents of one folder, or one file
-    #[arg(value_name = "SNAP[:PATH]")]
-    what: OsString,
+    #[arg(value_name = "SNAP[:PATH]", required_unless_present = "stack")]
+    what: Option<OsString>,
     /// Folder to restore into, made if missing; or the service a captured one goes back to
-    #[arg(short, long, visible_alias = "to", value_name = "DIR|SERVICE")]
-    target: PathBuf,
+    #[arg(short, long, visible_alias = "to", value_name = "DIR|SERVICE", required_unless_present = "stack")]
+    target: Option<PathBuf>,
     #[command(flatten)]
-    service: restore_service::ServiceArgs,
+    pub(super) stack: StackArgs,
     #[command(flatten)]
-    snapshots: FilterArgs,
+    pub(super) service: restore_service::ServiceArgs,
+    #[command(flatten)]
+    pub(super) snapshots: FilterArgs,
     /// Restore only what matches, in gitignore syntax over the original paths (may be repeated)
     #[arg(short, long, value_name = "PATTERN")]
     include: Vec<String>,
@@ -61,8 +64,8 @@ pub struct Args {
     #[arg(long)]
     verify: bool,
     /// Show what would be done
-    #[arg(short = 'n', long)]
-    dry_run: bool,
+    #[arg(short = 'n', long, visible_alias = "plan")]
+    pub(super) dry_run: bool,
     /// Write differing pieces into existing files: less disk space and writing, but an interruption leaves a mix
     #[arg(long)]
     in_place: bool,
@@ -88,14 +91,15 @@ enum OverwriteArg {
 }
 
 impl Args {
-    fn options(&self) -> Result<RestoreOptions, CliError> {
+    /// How to restore into `target`.
+    pub(super) fn options_for(&self, target: &Path) -> Result<RestoreOptions, CliError> {
         let mut owners = OwnerMap::default();
         owners.numeric = self.numeric_ids;
         for rule in &self.map_owner {
             owners.add(rule).map_err(|error| CliError::usage(error.to_string()))?;
         }
         Ok(RestoreOptions {
-            target: self.target.clone(),
+            target: target.to_owned(),
             filter: FilterOptions {
                 include: self.include.clone(),
                 exclude: self.exclude.clone(),
@@ -157,11 +161,17 @@ fn rows(problems: &Problems) -> Vec<Row> {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let options = args.options()?;
     raise_open_files();
+    if let Some(name) = args.stack.stack.clone() {
+        return restore_stack::run(args, &name, context).await;
+    }
+    let (Some(what), Some(target)) = (&args.what, &args.target) else {
+        return Err(CliError::usage("what to restore, and where to?"));
+    };
+    let options = args.options_for(target)?;
     let repo = open_to_read(context).await?;
-    let selected = select(context, &repo, &args.what, &Filter::from(args.snapshots)).await?;
-    if let Some(address) = args.target.to_str().filter(|text| services::is_service(text)) {
+    let selected = select(context, &repo, what, &Filter::from(args.snapshots)).await?;
+    if let Some(address) = target.to_str().filter(|text| services::is_service(text)) {
         return restore_service::run(address, args.service.flags(), &repo, &selected, context).await;
     }
     let (counters, display) = context.progress();
@@ -176,7 +186,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     }
     drop(display);
     if let Some(made) = &planned {
-        consent(made, &args.target, context)?;
+        consent(made, target, context)?;
     }
     let (counters, display) = context.progress();
     let start = Instant::now();
@@ -349,13 +359,20 @@ fn report(
         }
     }
     let nothing = outcome.files + outcome.directories + outcome.others + outcome.skipped == 0;
-    Ok(match (outcome.is_damaged(), outcome.failed.count, outcome.attributes.count) {
-        (false, 0, 0) if nothing && nothing_matches(options, context) => Exit::Failed,
+    match exit_of(outcome) {
+        Exit::Ok if nothing && nothing_matches(options, context) => Ok(Exit::Failed),
+        exit => Ok(exit),
+    }
+}
+
+/// How a restore of files ended.
+pub(super) fn exit_of(outcome: &Outcome) -> Exit {
+    match (outcome.is_damaged(), outcome.failed.count, outcome.attributes.count) {
         (true, _, _) => Exit::Damage,
         (_, 0, 0) => Exit::Ok,
         (_, 0, _) => Exit::Partial,
         _ => Exit::Failed,
-    })
+    }
 }
 
 fn summary(outcome: &Outcome, selected: &Selected, options: &RestoreOptions, seconds: f64) -> String {
@@ -380,7 +397,7 @@ fn summary(outcome: &Outcome, selected: &Selected, options: &RestoreOptions, sec
     text
 }
 
-fn warn_all(context: &Context, what: &str, problems: &Problems) {
+pub(super) fn warn_all(context: &Context, what: &str, problems: &Problems) {
     for problem in problems.named.iter().take(SHOWN) {
         context.warn(format_args!("{what}: {}: {}", shown_key(&problem.key), problem.message));
     }

@@ -39,6 +39,25 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// The same again, for a run that goes on.
+    pub fn again(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        for (set, flag) in [
+            (self.force, "--force"),
+            (self.flush_first, "--flush-first"),
+            (self.replace_roles, "--replace-roles"),
+        ] {
+            words.extend(set.then(|| flag.to_owned()));
+        }
+        if let Some(path) = &self.after_sql {
+            words.extend(["--after-sql".to_owned(), path.display().to_string()]);
+        }
+        if self.jobs > 1 {
+            words.extend(["--jobs".to_owned(), self.jobs.to_string()]);
+        }
+        words
+    }
+
     pub fn flags(&self) -> TargetFlags {
         let Self { force, flush_first, replace_roles, after_sql, jobs } = self;
         TargetFlags {

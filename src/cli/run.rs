@@ -1,9 +1,10 @@
 //! `run JOB…`: jobs as the configuration file names them, one after the other.
 //!
-//! One that fails stops no other; the exit code is the worst of all.
+//! One that fails stops no other; the exit code is the worst of all. What is no duty of this machine is left out, and
+//! that is said.
 
-use super::backup;
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, backup, copy_to};
+use crate::config::file::{ConfigFile, Duty, File, Job};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,6 +34,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             return Err(CliError::usage(format!("there is no job {name:?}")).hint(hint));
         }
     }
+    require_known_machine(&found)?;
+    if let Some(why) = file.not_its_duty(&found.machine, Duty::Backup) {
+        context.note(format_args!("nothing was backed up: {why}"));
+        return Ok(Exit::Ok);
+    }
     let mut exits = Vec::new();
     for name in names {
         if context.cancel.is_cancelled() {
@@ -40,16 +46,56 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             break;
         }
         let Some(job) = file.job.get(name) else { continue };
-        let ended = async {
-            let (_, repository) = file.repository_of(job).map_err(CliError::usage)?;
-            let of_job = context.with(context.settings_of(repository)?);
-            let args = backup::Args::of_job(name, job, args.dry_run);
-            backup::run(args, &of_job).await
-        };
-        exits.push(match ended.await {
+        let ended = match one(name, job, file, args.dry_run, context).await {
             Ok(exit) => exit,
             Err(error) => error.report(&format!("run {name}"), context.json),
-        });
+        };
+        exits.push(ended);
+        if matches!(ended, Exit::Ok | Exit::Partial) && !args.dry_run {
+            copies(name, job, &found, context, &mut exits).await;
+        }
     }
     Ok(Exit::worst_of(exits))
+}
+
+/// A file that names machines means only those.
+fn require_known_machine(found: &ConfigFile) -> Result<(), CliError> {
+    let machines = &found.file.machine;
+    if machines.is_empty() || machines.contains_key(&found.machine) {
+        return Ok(());
+    }
+    let known: Vec<&str> = machines.keys().map(String::as_str).collect();
+    let why = format!("{} defines no machine {:?}", found.path.display(), found.machine);
+    let hint = format!("LIFEBOAT_MACHINE says which of these this is: {}", known.join(", "));
+    Err(CliError::usage(why).hint(hint))
+}
+
+async fn one(name: &str, job: &Job, file: &File, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
+    let (_, repository) = file.repository_of(job).map_err(CliError::usage)?;
+    let of_job = context.with(context.settings_of(repository)?);
+    backup::run(backup::Args::of_job(name, job, dry_run), &of_job).await
+}
+
+/// Copies a job's snapshots to where the file says. A copy that fails stops no other.
+async fn copies(name: &str, job: &Job, found: &ConfigFile, context: &Context, exits: &mut Vec<Exit>) {
+    for (target, repository) in found.file.copies_of(job) {
+        if context.cancel.is_cancelled() {
+            exits.push(Exit::Interrupted);
+            return;
+        }
+        if let Some(why) = found.file.not_its_duty(&found.machine, Duty::Copy) {
+            context.note(format_args!("{name} was not copied to {target}: {why}"));
+            continue;
+        }
+        let copied = async {
+            let (_, own) = found.file.repository_of(job).map_err(CliError::usage)?;
+            let from = context.with(context.settings_of(own)?);
+            let to = context.with(context.settings_of_other(repository)?);
+            copy_to::run(name, target, &from, &to).await
+        };
+        exits.push(match copied.await {
+            Ok(exit) => exit,
+            Err(error) => error.report(&format!("run {name}: copy to {target}"), context.json),
+        });
+    }
 }

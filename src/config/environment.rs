@@ -68,6 +68,12 @@ impl Environment {
         self.raw(name).map(PathBuf::from)
     }
 
+    /// What this machine is called: `LIFEBOAT_MACHINE`, else the host's name. Never a container's, if told.
+    pub fn machine(&self) -> String {
+        let named = self.raw("LIFEBOAT_MACHINE").map(|name| name.to_string_lossy().into_owned());
+        named.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+    }
+
     /// The home folder, if there is one.
     pub fn home(&self) -> Option<PathBuf> {
         self.path("HOME").or_else(|| self.home.clone())

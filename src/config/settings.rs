@@ -90,7 +90,7 @@ pub struct Settings {
     pub store: StoreOptions,
     pub log: LogSettings,
     pub services: ServiceSettings,
-    /// IANA name or POSIX rule of the zone times are shown in, when it is not the system's.
+    /// What this machine is called.
     pub hostname: String,
     pub user: String,
 }
@@ -107,7 +107,7 @@ impl Settings {
             store: storage::options(overrides, environment)?,
             log: log(overrides, environment)?,
             services: ServiceSettings::of(environment),
-            hostname: hostname(),
+            hostname: environment.machine(),
             user: user(environment),
         })
     }
@@ -129,12 +129,37 @@ impl Settings {
         overrides.storage = own.chain(std::mem::take(&mut overrides.storage)).collect();
         overrides.repository.get_or_insert_with(|| repository.url.clone());
         let mut settings = Self::resolve(&overrides, environment)?;
-        if let (PasswordSource::Ask, Some(reference)) = (&settings.password.value, &repository.password) {
-            let source = reference.source(environment);
-            let value = source.map_err(|cause| ConfigError::Value { name: "password", cause })?;
-            settings.password = Found { value, origin: file::ORIGIN };
+        if matches!(settings.password.value, PasswordSource::Ask) {
+            settings.take_password(environment, repository)?;
         }
         Ok(settings)
+    }
+
+    /// The same for a further repository, such as one that is copied to: what the environment says of *the*
+    /// repository's password does not mean this one, unless the file says nothing of it.
+    ///
+    /// # Errors
+    /// What the file says of it makes no sense.
+    pub fn of_other(
+        overrides: &Overrides,
+        environment: &Environment,
+        repository: &file::Repository,
+    ) -> Result<Self, ConfigError> {
+        let mut settings = Self::of_repository(overrides, environment, repository)?;
+        settings.take_password(environment, repository)?;
+        Ok(settings)
+    }
+
+    fn take_password(
+        &mut self,
+        environment: &Environment,
+        repository: &file::Repository,
+    ) -> Result<(), ConfigError> {
+        let Some(reference) = &repository.password else { return Ok(()) };
+        let source = reference.source(environment);
+        let value = source.map_err(|cause| ConfigError::Value { name: "password", cause })?;
+        self.password = Found { value, origin: file::ORIGIN };
+        Ok(())
     }
 }
 
@@ -214,10 +239,6 @@ fn log(overrides: &Overrides, environment: &Environment) -> Result<LogSettings, 
         }
     };
     Ok(LogSettings { filter, format })
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn user(environment: &Environment) -> String {

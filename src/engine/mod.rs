@@ -5,6 +5,7 @@
 //! only a log line. Destructive verbs are `plan` (pure and printable: it is the dry run) and then `apply`.
 
 pub mod backup;
+pub mod coherent;
 pub mod copy;
 pub mod diff;
 pub mod dump;

@@ -135,7 +135,7 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     };
     let spec = Spec {
         name: name.to_owned(),
-        snapshot: drill.restore.clone(),
+        snapshot: drill.restore.clone().unwrap_or_default(),
         sandbox: sandbox.transpose()?,
         rto: time("rto", &drill.rto)?,
         rpo: time("rpo", &drill.rpo)?,
@@ -152,6 +152,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return one(&args, args.spec(), context).await;
     }
     let found = context.file()?;
+    if let Some(why) = found.file.not_its_duty(&found.machine, file::Duty::Drill).filter(|_| args.all) {
+        context.note(format_args!("no drill was run: {why}"));
+        return Ok(Exit::Ok);
+    }
     let drills: Vec<_> =
         found.file.drill.iter().filter(|(name, _)| args.all || **name == args.name).collect();
     if found.file.drill.is_empty() && !args.all {

@@ -4,11 +4,16 @@
 //! one that is. Secrets stand in it by reference only. A file that others may write is refused, because its jobs
 //! and checks run as us.
 
+mod line;
+mod meaning;
 mod model;
 
 use std::path::{Path, PathBuf};
 
-pub use model::{Check, Component, Drill, File, Job, OneOrMany, Repository, SecretReference, time};
+pub use model::{
+    Check, Component, Drill, DrillComponent, Duty, File, Job, Machine, OneOrMany, Repository,
+    SecretReference, time,
+};
 
 use super::{Environment, Origin, PasswordSource};
 
@@ -27,8 +32,8 @@ pub enum FileError {
     Unsafe { path: PathBuf },
     #[error("{}:{line}: {message}{}", path.display(), hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
     Syntax { path: PathBuf, line: usize, message: String, hint: Option<String> },
-    #[error("{}: {message}", path.display())]
-    Meaning { path: PathBuf, message: String },
+    #[error("{}{}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    Meaning { path: PathBuf, line: Option<usize>, message: String },
 }
 
 /// A file that was read and makes sense.
@@ -36,6 +41,8 @@ pub enum FileError {
 pub struct ConfigFile {
     pub path: PathBuf,
     pub file: File,
+    /// Who this machine is in it.
+    pub machine: String,
 }
 
 /// Where a file is looked for, in order. Never in the working directory: somebody else may own that.
@@ -55,16 +62,16 @@ fn places(environment: &Environment) -> Vec<PathBuf> {
 /// # Errors
 /// There is none ([`FileError::None`]), or it cannot be obeyed.
 pub fn load(named: Option<&Path>, environment: &Environment) -> Result<ConfigFile, FileError> {
-    if let Some(path) = named.map(Path::to_owned).or_else(|| environment.path("LIFEBOAT_CONFIG")) {
-        return read(&path);
-    }
+    let named = named.map(Path::to_owned).or_else(|| environment.path("LIFEBOAT_CONFIG"));
     let places = places(environment);
-    match places.iter().find(|path| path.exists()) {
-        Some(path) => read(path),
-        None => {
-            Err(FileError::None { looked: places.iter().map(|path| path.display().to_string()).collect() })
-        }
-    }
+    let Some(path) = named.as_ref().or_else(|| places.iter().find(|path| path.exists())) else {
+        let looked = places.iter().map(|path| path.display().to_string()).collect();
+        return Err(FileError::None { looked });
+    };
+    let mut found = read(path)?;
+    found.machine = environment.machine();
+    found.file.settle(&found.machine);
+    Ok(found)
 }
 
 fn read(path: &Path) -> Result<ConfigFile, FileError> {
@@ -96,9 +103,11 @@ pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, FileError> {
         let message = error.message().to_owned();
         FileError::Syntax { path: path.to_owned(), line, hint: nearest(&message), message }
     })?;
-    let meaning = |message| FileError::Meaning { path: path.to_owned(), message };
-    file.check().map_err(meaning)?;
-    Ok(ConfigFile { path: path.to_owned(), file })
+    file.check().map_err(|message| {
+        let line = line::of(text, &message);
+        FileError::Meaning { path: path.to_owned(), line, message }
+    })?;
+    Ok(ConfigFile { path: path.to_owned(), file, machine: String::new() })
 }
 
 /// ``unknown field `scedule`, expected one of `schedule`, …`` → `schedule`.

@@ -104,6 +104,38 @@ pub async fn to_service(
     Ok(given)
 }
 
+/// What a restore into a service would bring.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looked {
+    pub parts: u64,
+    pub bytes: u64,
+}
+
+/// Lets a target look at what it would be given, as [`to_service`] does before it fetches anything; then the target is
+/// dropped, and with it whatever it made to look.
+///
+/// # Errors
+/// What would stop the restore before it begins.
+pub async fn look(
+    repo: &Repository,
+    selected: &Selected,
+    mut target: Box<dyn Target>,
+) -> Result<Looked, EngineError> {
+    let trees = trees::find(repo, selected).await?;
+    let (parts, _) = parts(repo, selected, &trees).await?;
+    let facts: Facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
+    let stored: Vec<_> = trees.iter().map(|tree| tree.stored.clone()).collect();
+    let whole_bytes = selected.snapshot.summary.statistics.total_bytes;
+    blocking(move || {
+        target.trees(&stored);
+        let order = target.prepare(&parts, &facts)?;
+        let bytes = order.iter().filter_map(|place| parts.get(*place)).map(|part| part.size_bytes).sum();
+        let bytes = if stored.is_empty() { bytes } else { whole_bytes };
+        Ok(Looked { parts: (order.len() + stored.len()) as u64, bytes })
+    })
+    .await
+}
+
 /// The streams at and below the selected path.
 async fn parts(
     repo: &Repository,

@@ -91,3 +91,104 @@ fn objectives_are_held_against_the_schedule_and_what_drills_measured() {
     assert_eq!(data["rto"], "met", "{plan}");
     assert_eq!(data["rpo"], "impossible", "{plan}");
 }
+
+#[test]
+fn what_names_nothing_is_led_back_to_its_line_and_the_nearest_name() {
+    let said = |more: &str| {
+        let said = configured(more).run_with(&FILE_ONLY, &["config", "check"]);
+        assert_eq!(said.code, 2, "{}", said.stdout);
+        said.stderr
+    };
+    let stack = "[stack.shop]\ndata = { rto = \"1h\" }\n";
+    for (more, expected) in [
+        (
+            format!("{stack}app = {{ needs = [\"dta\"] }}\n"),
+            [":10: stack shop: app needs dta", "did you mean data?"],
+        ),
+        (
+            format!("{stack}dat = {{ rto = \"1h\" }}\n"),
+            [":10: stack shop: dat is no job and needs nothing", "did you mean data?"],
+        ),
+        (
+            format!("{stack}a = {{ needs = [\"b\"] }}\nb = {{ needs = [\"a\"] }}\n"),
+            [":8: stack shop: these need each other in a circle", "a, b"],
+        ),
+        ("[stack.shop]\ndata = { rto = \"0s\" }\n".into(), [":9: stack shop: data: an RTO of nothing", ""]),
+        (
+            "[stack.shop]\ndata = { rpo = \"6h\" }\n".into(),
+            ["cannot keep an RPO of 360 min", "lifeboat plan"],
+        ),
+        (
+            format!("{stack}[drill.d]\nstack = \"shp\"\n"),
+            [":10: drill d: there is no stack \"shp\"", "did you mean shop?"],
+        ),
+        (
+            format!("{stack}[drill.d]\nstack = \"shop\"\ncomponent.daat.checks = []\n"),
+            ["drill d: there is no component \"daat\"", "did you mean data?"],
+        ),
+        (
+            "[repository.box]\nurl = \"/x\"\nreplica_of = \"mian\"\n".into(),
+            [":8: repository box: ", "did you mean main?"],
+        ),
+    ] {
+        let text = said(&more);
+        for expected in expected {
+            assert!(text.contains(expected), "{expected:?} is not in {text}");
+        }
+    }
+}
+
+#[test]
+fn a_run_copies_to_replicas_and_leaves_out_what_is_no_duty_of_the_machine() {
+    let machine = Machine::with_repository();
+    machine.file("data/a", "content");
+    machine.file("pw", "right\n");
+    let said =
+        machine.run(&["init", "--replica-of", machine.path("repository").to_str().unwrap(), "-r", "box"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let folder = machine.path("");
+    let text = format!(
+        "[machine.vps]\nduties = [\"backup\", \"copy\"]\n[machine.quiet]\nduties = [\"backup\"]\n\
+         [machine.ops]\nkey = {{ file = \"{0}pw\" }}\nduties = [\"drill\"]\n\
+         [repository.main]\nurl = \"{0}nowhere\"\nvia.vps = \"{0}repository\"\nvia.ops = \"{0}repository\"\n\
+         via.quiet = \"{0}repository\"\npassword = {{ file = \"{0}pw\" }}\n\
+         [repository.box]\nreplica_of = \"main\"\nurl = \"{0}box\"\n[defaults]\ncopy_to = [\"box\"]\n\
+         [job.data]\nsource = \"{0}data\"\n",
+        folder.display()
+    );
+    machine.file("lifeboat.toml", text);
+    let run = |name: &str, arguments: &[&str]| {
+        machine.run_with(&[FILE_ONLY.as_slice(), &[("LIFEBOAT_MACHINE", name)]].concat(), arguments)
+    };
+    let said = run("vps", &["run", "--all"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("1 copied"), "{}{}", said.stdout, said.stderr);
+    // It is filed under the machine's name, and the replica opens with the password of its source.
+    let said = machine.run(&["--json", "-r", "box", "snapshots"]);
+    assert_eq!(said.json()[0]["host"], "vps", "{}{}", said.stdout, said.stderr);
+    let said = run("quiet", &["run", "data"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stderr.contains("data was not copied to box: copy is no duty of machine quiet"),
+        "{}",
+        said.stderr
+    );
+    let said = run("ops", &["run", "data"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stderr.contains("nothing was backed up: backup is no duty of machine ops (it has: drill)"),
+        "{}",
+        said.stderr
+    );
+    let said = run("vps", &["drill", "run", "--all"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("drill is no duty of machine vps"), "{}", said.stderr);
+    let said = run("stranger", &["run", "data"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stderr.contains("hint: LIFEBOAT_MACHINE says which of these this is: ops, quiet, vps"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(run("vps", &["--json", "snapshots"]).json().as_array().map(Vec::len), Some(2));
+}

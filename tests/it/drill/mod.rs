@@ -1,5 +1,7 @@
 //! Drills by the real binary: what is proven passes, and everything that is wrong is caught and says why.
 
+mod stack;
+
 use crate::cli::{Machine, Said};
 
 fn with_files() -> Machine {
