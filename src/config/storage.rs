@@ -57,8 +57,11 @@ fn count(value: &str, least: u32) -> Result<u32, String> {
     number.ok_or_else(|| format!("write a number from {least} to {COUNT_LIMIT}"))
 }
 
-/// A span of time such as `90s`, `1m30s` or `500ms`.
+/// A span of time such as `90s`, `1m30s` or `500ms`; nothing needs no unit.
 pub fn duration(value: &str) -> Result<Duration, String> {
+    if value == "0" {
+        return Ok(Duration::ZERO);
+    }
     let wanted = || "write a time such as 30s, 15m, 48h or 1h30m".to_owned();
     let span = value.parse::<jiff::SignedDuration>().map_err(|_| wanted())?;
     Duration::try_from(span).map_err(|_| wanted())

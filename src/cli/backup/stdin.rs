@@ -11,6 +11,9 @@ use crate::base::cancel::{Cancel, Cancelled};
 /// How often a wait looks whether the run was cancelled.
 const SLICE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// Room for what comes while the last was worked on; the most that anybody may ask for.
+const PIPE_BYTES: usize = 1 << 20;
+
 /// Unbuffered stdin.
 pub struct Stdin {
     descriptor: BorrowedFd<'static>,
@@ -19,7 +22,10 @@ pub struct Stdin {
 
 impl Stdin {
     pub fn new(cancel: Cancel) -> Self {
-        Self { descriptor: rustix::stdio::stdin(), cancel }
+        let descriptor = rustix::stdio::stdin();
+        // Only a pipe has room to widen; everything else says no and is read as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(descriptor, PIPE_BYTES);
+        Self { descriptor, cancel }
     }
 }
 

@@ -5,7 +5,8 @@
 //! cache, and only those whose chunks are gone are read. A stream cannot be read twice: then the backup fails.
 
 mod assemble;
-pub mod file_cache;
+pub mod feed;
+mod file_cache;
 pub mod given;
 mod links;
 mod packer;

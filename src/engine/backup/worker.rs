@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, select, select_biased};
 
+use super::feed::{Ahead, Came, Segment, Source};
 use super::pieces::{
     Counts, Cut, FileEnd, Item, Job, PackMessage, Part, Piece, Pool, Pools, Problem, ReadPart, SealJob, Stop,
     Work,
@@ -228,8 +229,10 @@ impl Worker {
         };
         let _ = stat;
         let captured = files.describe(&file);
-        let hash = match self.segments(answer, &mut file, false) {
-            Ok(hash) => hash,
+        let mut source = self.source(&mut file);
+        let read = self.segments(answer, false, |_| source.read().map_err(SegmentError::Read));
+        let hash = match read {
+            Ok((_, hash)) => hash,
             Err(SegmentError::Stop(stop)) => return Err(stop),
             Err(SegmentError::Read(cause)) => {
                 let error = read_error(&key, cause);
@@ -254,9 +257,20 @@ impl Worker {
         mut entry: Entry,
         reader: Box<dyn Read + Send>,
     ) -> Result<(), Stop> {
-        let mut counted = Counted { reader, bytes: 0 };
-        let hash = match self.segments(answer, &mut counted, true) {
-            Ok(hash) => hash,
+        let ahead = Ahead::start(self.source(reader));
+        let read = ahead.map_err(SegmentError::Read).and_then(|ahead| {
+            self.segments(answer, true, |worker| {
+                loop {
+                    match ahead.wait(&worker.seals) {
+                        Came::Segment(segment) => return segment.map_err(SegmentError::Read),
+                        Came::Seal(job) => worker.seal(*job).map_err(SegmentError::Stop)?,
+                        Came::Nothing => return Err(SegmentError::Stop(Stop::Hung)),
+                    }
+                }
+            })
+        });
+        let (size_bytes, hash) = match read {
+            Ok(read) => read,
             Err(SegmentError::Stop(stop)) => return Err(stop),
             Err(SegmentError::Read(cause)) => {
                 let path = path_of_key(&key).display().to_string();
@@ -264,7 +278,7 @@ impl Worker {
                 return Err(Stop::Failed(error));
             }
         };
-        set_content(&mut entry, counted.bytes, Vec::new(), hash);
+        set_content(&mut entry, size_bytes, Vec::new(), hash);
         let end = FileEnd {
             key,
             stat: None,
@@ -278,83 +292,68 @@ impl Worker {
         self.answer(answer, Piece::End(Box::new(end)))
     }
 
-    /// Reads to the end, handing on chunks as they are cut. Returns the whole content's hash if it has several
-    /// chunks.
+    /// Cuts what `next` reads until it ends, handing on chunks as they are found. Returns the size, and the whole
+    /// content's hash if it has several chunks.
     fn segments(
         &mut self,
         answer: &Sender<Piece>,
-        reader: &mut dyn Read,
         is_stream: bool,
-    ) -> Result<Option<[u8; 32]>, SegmentError> {
-        let max_bytes = self.tools.cutter.profile().max_bytes();
-        let target = SEGMENT_BYTES + max_bytes;
-        let mut buffer = self.tools.pools.segments.take_filled(target);
-        // How much of the buffer holds what was read; the rest is whatever it held before.
-        let mut filled = 0;
-        let mut hasher = blake3::Hasher::new_keyed(&self.tools.content_key);
-        let mut count = 0usize;
-        let mut ended = false;
-        while !ended {
+        mut next: impl FnMut(&mut Self) -> Result<Segment, SegmentError>,
+    ) -> Result<(u64, Option<[u8; 32]>), SegmentError> {
+        let Profiled { room, least } = self.profiled();
+        let mut left = Vec::with_capacity(room);
+        let (mut count, mut size_bytes) = (0usize, 0u64);
+        loop {
             self.tools.cancel.check().map_err(|error| SegmentError::Stop(error.into()))?;
-            let before = filled;
-            (filled, ended) = fill(reader, &mut buffer, filled).map_err(SegmentError::Read)?;
-            hasher.update(&buffer[before..filled]);
-            let read = (filled - before) as u64;
+            let Segment { mut buffer, filled, hash } = next(self)?;
+            let read = (filled - room) as u64;
+            size_bytes += read;
             self.tools.counts.read_bytes.fetch_add(read, Ordering::Relaxed);
             self.tools.progress.add_done(read, 0);
-            let mut chunks = Vec::with_capacity(filled / self.tools.cutter.profile().min_bytes() / 2);
-            let mut at = 0;
+            let mut at = room - left.len();
+            buffer[at..room].copy_from_slice(&left);
+            let mut chunks = Vec::with_capacity(filled / least / 2);
             while at < filled {
                 let length = self.tools.cutter.cut(&buffer[at..filled]);
                 // A chunk that only ends where the reading did may go on with what is read next.
-                if length == filled - at && !ended {
+                if length == filled - at && hash.is_none() {
                     break;
                 }
                 chunks.push(Cut { id: self.id(&buffer[at..at + length]), start: at, length });
                 at += length;
             }
             count += chunks.len();
-            let mut next = self.tools.pools.segments.take_filled(target);
-            next[..filled - at].copy_from_slice(&buffer[at..filled]);
-            filled -= at;
-            let full = std::mem::replace(&mut buffer, next);
-            self.answer(answer, Piece::Segment { buffer: full, chunks, is_stream })
-                .map_err(SegmentError::Stop)?;
+            left.clear();
+            left.extend_from_slice(&buffer[at..filled]);
+            self.answer(answer, Piece::Segment { buffer, chunks, is_stream }).map_err(SegmentError::Stop)?;
+            if hash.is_some() {
+                return Ok((size_bytes, hash.filter(|_| count > 1)));
+            }
         }
-        self.tools.pools.segments.give(buffer);
-        Ok((count > 1).then(|| *hasher.finalize().as_bytes()))
     }
+
+    fn profiled(&self) -> Profiled {
+        let profile = self.tools.cutter.profile();
+        Profiled { room: profile.max_bytes(), least: profile.min_bytes() }
+    }
+
+    fn source<R: Read>(&self, reader: R) -> Source<R> {
+        let segments = self.tools.pools.segments.clone();
+        Source::new(reader, &self.tools.content_key, segments, self.profiled().room)
+    }
+}
+
+/// What cutting asks of segments.
+struct Profiled {
+    /// Bytes a chunk that was begun may have, left free in front of what is read next.
+    room: usize,
+    /// Bytes of the smallest chunk.
+    least: usize,
 }
 
 enum SegmentError {
     Read(std::io::Error),
     Stop(Stop),
-}
-
-struct Counted {
-    reader: Box<dyn Read + Send>,
-    bytes: u64,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.reader.read(buffer)?;
-        self.bytes += length as u64;
-        Ok(length)
-    }
-}
-
-/// Reads until `buffer` is full; returns how far it is filled, and true at the end of the stream.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8], mut filled: usize) -> std::io::Result<(usize, bool)> {
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => return Ok((filled, true)),
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((filled, false))
 }
 
 /// Like `Read::read_to_end` with a good guess, so that a small file takes one read and one that finds the end.
