@@ -54,6 +54,14 @@ pub fn signing_key(settings: &Settings) -> Result<SigningKey, AppError> {
     }
 }
 
+/// The same key, if a drill was ever run here.
+pub fn known_key(settings: &Settings) -> Option<SigningKey> {
+    let path = settings.state.value.as_deref()?.join("drill.key");
+    let bytes = Zeroizing::new(std::fs::read(path).ok()?);
+    let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().ok()?);
+    Some(SigningKey::from_bytes(&bytes))
+}
+
 fn make_key(state: &Path, path: &Path) -> Result<SigningKey, AppError> {
     let failed = |operation, path: &Path| {
         let path = path.to_owned();

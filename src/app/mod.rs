@@ -4,6 +4,7 @@
 
 pub mod acceptances;
 pub mod drills;
+pub mod kits;
 mod logging;
 pub mod services;
 mod signals;

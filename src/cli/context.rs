@@ -71,6 +71,11 @@ impl Context {
         })
     }
 
+    /// The repository that the command line names, as against one of the environment or the file.
+    pub fn named_repository(&self) -> Option<&str> {
+        self.overrides.repository.as_deref()
+    }
+
     /// The same run with other settings.
     pub fn with(&self, settings: Settings) -> Self {
         Self {

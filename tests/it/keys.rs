@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lifeboat::format::keyring::{Key, Role};
 use lifeboat::repo::RepoError;
 use lifeboat::repo::keys::{self, NewSlot};
-use lifeboat::repo::kit::Kit;
+use lifeboat::repo::kit::{Extras, Kit};
 use lifeboat::repo::open::{OpenOptions, open};
 use lifeboat::seal::SealError;
 use lifeboat::seal::slot::Unlock;
@@ -301,6 +301,10 @@ async fn a_storage_that_was_rolled_back_is_noticed() {
     }
 }
 
+fn extras() -> Extras {
+    Extras { addresses: vec!["memory:own".into(), "/mnt/replica".into()], ..Extras::default() }
+}
+
 #[tokio::test]
 async fn the_kit_and_the_passphrase_open_a_repository_without_its_keys() {
     let (_, store) = memory();
@@ -308,10 +312,10 @@ async fn the_kit_and_the_passphrase_open_a_repository_without_its_keys() {
     let (id, _) = backup(&owner, "o", &sample(0..20)).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kit.txt");
-    lifeboat::engine::kit::export(&owner, &path, &["/mnt/replica".to_owned()]).await.unwrap();
+    lifeboat::engine::kit::export(&owner, &path, extras()).await.unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    assert!(lifeboat::engine::kit::export(&owner, &path, &[]).await.is_err(), "never overwritten");
+    assert!(lifeboat::engine::kit::export(&owner, &path, extras()).await.is_err(), "never overwritten");
     for kind in ["keyring", "slots", "roster", "config"] {
         for listed in store.list(kind).await.unwrap() {
             store.delete(&listed.name).await.unwrap();

@@ -93,6 +93,17 @@ impl File {
         Ok(all)
     }
 
+    /// The repositories that share the keys of this one: those that are a replica of it, or its original and that
+    /// one's other replicas.
+    pub fn kin_of(&self, name: &str) -> Vec<&Repository> {
+        let original =
+            self.repository.get(name).and_then(|found| found.replica_of.as_deref()).unwrap_or(name);
+        let is_kin = |(other, found): &(&String, &Repository)| {
+            *other != name && (*other == original || found.replica_of.as_deref() == Some(original))
+        };
+        self.repository.iter().filter(is_kin).map(|(_, found)| found).collect()
+    }
+
     /// What keeps this machine from a duty: `None`, nothing.
     pub fn not_its_duty(&self, machine: &str, duty: Duty) -> Option<String> {
         let duties = self.machine.get(machine)?.duties.as_ref()?;

@@ -7,6 +7,7 @@
 mod line;
 mod meaning;
 mod model;
+mod redact;
 
 use std::path::{Path, PathBuf};
 

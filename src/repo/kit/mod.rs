@@ -1,9 +1,13 @@
 //! The recovery kit: what is needed besides the backups themselves when everything else is gone, as one text file.
 //!
-//! It carries the address, the newest config, keyring and roster, and the owner's slots, exactly as they are stored:
-//! sealed or signed, each ending in its own checksum. Nothing in it opens without the owner's passphrase or key file.
+//! It carries the addresses, the newest config, keyring and roster, and the owner's slots, exactly as they are stored:
+//! sealed or signed, each ending in its own checksum; and, for people, the configuration file without its secrets and
+//! the public keys that sign the evidence of drills. Nothing in it opens without the owner's passphrase or key file.
+//!
+//! Version 2 added what is for people and a checksum over the lines outside the objects; version 1 is read for good.
 
 mod overlay;
+pub mod scan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +24,19 @@ use crate::format::header::{Header, ObjectKind};
 use crate::format::id::RepoId;
 use crate::format::keyring::Role;
 use crate::format::signed::{OBJECT_LIMIT_BYTES, check_checksum};
+use crate::seal::slot::Slot;
 use crate::store::Store;
 
-/// First line of a kit of this version.
-const TITLE: &str = "LIFEBOAT RECOVERY KIT 1";
+/// First line of a kit, before its version.
+const TITLE: &str = "LIFEBOAT RECOVERY KIT ";
+/// The version written; all below are read.
+const VERSION: u32 = 2;
+/// The block that holds the configuration file. It is text, a `| ` before each line.
+const CONFIG_BLOCK: &str = "lifeboat.toml";
+const CONFIG_LINE: &str = "|";
+/// Longest line that says something outside the objects, in bytes, and how many of a kind there may be.
+const LINE_LIMIT_BYTES: usize = 4096;
+const LINES_LIMIT: usize = 64;
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
@@ -46,15 +59,32 @@ pub struct Kit {
     pub repo: RepoId,
     /// When it was made, as text.
     pub made: String,
+    /// Public keys that evidence of drills is checked with: `HEX HOST`.
+    pub drill_keys: Vec<String>,
+    /// The configuration file when the kit was made, without secrets.
+    pub config: Option<String>,
     /// By object name.
     pub objects: BTreeMap<String, Bytes>,
+    /// Characters of what stands outside the objects were changed: addresses and times are not to be relied on.
+    pub altered: bool,
+}
+
+/// What goes into a kit besides what the repository holds.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// The repository's own first, then its replicas'; without secrets.
+    pub addresses: Vec<String>,
+    pub drill_keys: Vec<String>,
+    pub config: Option<String>,
 }
 
 /// Why a text is no usable kit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KitError {
-    #[error("it does not start with {TITLE:?}")]
+    #[error("it is no recovery kit: it neither starts with {TITLE:?} nor holds scanned codes")]
     NotAKit,
+    #[error("it is a recovery kit of version {0}, and this lifeboat reads up to {VERSION}: use a newer one")]
+    Newer(u64),
     #[error("{0} is incomplete: the kit was cut off or lines are missing")]
     Incomplete(String),
     #[error("line {line} is not what a kit holds")]
@@ -63,6 +93,12 @@ pub enum KitError {
     Checksum(String),
     #[error("it holds no {0}")]
     Missing(&'static str),
+    #[error("{0} cannot stand in a kit: it has a line break, or is too long")]
+    Unwritable(String),
+    #[error("codes {missing} of {of} are missing")]
+    Codes { missing: String, of: usize },
+    #[error("the codes cannot be read: {0}")]
+    Scan(String),
 }
 
 impl From<KitError> for RepoError {
@@ -72,8 +108,8 @@ impl From<KitError> for RepoError {
 }
 
 impl Kit {
-    /// Collects the kit of an opened repository. `addresses`: the repository's own first, then its replicas'.
-    pub async fn collect(repo: &Repository, addresses: Vec<String>) -> Result<Self, RepoError> {
+    /// Collects the kit of an opened repository.
+    pub async fn collect(repo: &Repository, extras: Extras) -> Result<Self, RepoError> {
         let store = repo.store.as_ref();
         let mut objects = BTreeMap::new();
         for kind in [ObjectKind::Config, ObjectKind::Roster] {
@@ -93,18 +129,40 @@ impl Kit {
             }
         }
         let made = repo.world.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let kit = Self { addresses, repo: repo.access.repo, made, objects };
+        let Extras { addresses, drill_keys, config } = extras;
+        // As it reads back: a mail may change how lines begin and end.
+        let config = config.map(|text| lines_of(&text));
+        let repo = repo.access.repo;
+        let kit = Self { addresses, repo, made, drill_keys, config, objects, altered: false };
+        for line in kit.addresses.iter().chain(&kit.drill_keys) {
+            if line.len() > LINE_LIMIT_BYTES || line.contains(char::is_control) || line.trim() != line {
+                return Err(KitError::Unwritable(format!("{line:?}")).into());
+            }
+        }
         kit.check()?;
         Ok(kit)
     }
 
-    /// The text. Reading it back gives the same kit.
+    /// The text, with what to do first. Reading it back gives the same kit.
     pub fn encode(&self) -> String {
-        let mut text = format!("{TITLE}\n\n{}", self.instructions());
+        format!("{TITLE}{VERSION}\n\n{}{}", self.instructions(), self.body())
+    }
+
+    /// The text without words for people: what codes carry.
+    fn terse(&self) -> String {
+        format!("{TITLE}{VERSION}\n{}", self.body())
+    }
+
+    fn body(&self) -> String {
+        let mut text = String::new();
         for address in &self.addresses {
             text += &format!("address: {address}\n");
         }
         text += &format!("repository: {}\nmade: {}\n", self.repo, self.made);
+        for key in &self.drill_keys {
+            text += &format!("drill-key: {key}\n");
+        }
+        text += &format!("sum: {}\n", self.sum());
         for (name, bytes) in &self.objects {
             text += &format!("\n{BEGIN}{name}{DASHES}\n");
             let armour = BASE64.encode(bytes);
@@ -114,67 +172,71 @@ impl Kit {
             }
             text += &format!("{END}{name} {}{DASHES}\n", short_hash(bytes));
         }
+        if let Some(config) = &self.config {
+            text += &format!("\n{BEGIN}{CONFIG_BLOCK}{DASHES}\n");
+            for line in config.lines() {
+                text += &format!("{CONFIG_LINE} {line}\n");
+            }
+            text += &format!("{END}{CONFIG_BLOCK} {}{DASHES}\n", short_hash(config.as_bytes()));
+        }
         text
     }
 
+    /// Over the lines that no object's checksum covers.
+    fn sum(&self) -> String {
+        let mut lines = vec![self.repo.to_string(), self.made.clone()];
+        lines.extend(self.addresses.iter().map(|address| format!("address: {address}")));
+        lines.extend(self.drill_keys.iter().map(|key| format!("drill-key: {key}")));
+        short_hash(lines.join("\n").as_bytes())
+    }
+
     fn instructions(&self) -> String {
-        // In single quotes for a shell.
-        let address = self.addresses.first().map_or("ADDRESS", String::as_str).replace('\'', "'\\''");
+        let [first, rest @ ..] = self.commands("kit.txt");
+        let rest: String =
+            rest.iter().zip(4..).map(|(command, step)| format!("\x20 {step}. {command}\n")).collect();
         format!(
             "Keep this where the backups are not. It opens nothing without the owner's passphrase or key file,\n\
              which is not in it. To restore on a machine that has nothing:\n\
              \x20 1. Install lifeboat {} or newer, and save this text as kit.txt.\n\
              \x20 2. Give it the storage's own credentials, as its documentation says for this kind of address.\n\
-             \x20 3. lifeboat -r '{address}' --kit kit.txt snapshots\n\
-             \x20 4. lifeboat -r '{address}' --kit kit.txt restore latest --target /restored\n\
-             \x20 5. lifeboat -r '{address}' --kit kit.txt verify --read-data\n\n",
+             \x20 3. {first}\n{rest}\n",
             env!("CARGO_PKG_VERSION")
         )
     }
 
-    /// Reads a kit. Line ends, indentation and empty lines do not matter: it may have come through a mail.
+    /// What to type to have everything back, in order. `file`: the kit's name.
+    pub fn commands(&self, file: &str) -> [String; 4] {
+        // In single quotes for a shell.
+        let address = self.addresses.first().map_or("ADDRESS", String::as_str).replace('\'', "'\\''");
+        let at = format!("lifeboat -r '{address}' --kit {file}");
+        [
+            format!("lifeboat kit open {file}"),
+            format!("{at} snapshots"),
+            format!("{at} restore latest --target /restored"),
+            format!("{at} verify --read-data"),
+        ]
+    }
+
+    /// Reads a kit: its text, a page that holds it, or the lines that scanned codes give, in any order. Line ends,
+    /// indentation and empty lines do not matter: it may have come through a mail.
     pub fn decode(text: &str) -> Result<Self, KitError> {
-        let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
-        if lines.next().is_none_or(|(_, line)| line.trim_start_matches('\u{feff}') != TITLE) {
-            return Err(KitError::NotAKit);
-        }
-        let mut kit = Self {
-            addresses: Vec::new(),
-            repo: RepoId([0; 16]),
-            made: String::new(),
-            objects: BTreeMap::new(),
+        let text = match scan::gather(text)? {
+            Some(text) => std::borrow::Cow::Owned(text),
+            None => std::borrow::Cow::Borrowed(text),
         };
-        let mut repo = None;
-        let mut open: Option<(String, String)> = None;
+        let mut lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+        let title = lines.next().map_or("", |(_, line)| line.trim_start_matches('\u{feff}'));
+        let version = title.strip_prefix(TITLE).and_then(|version| version.parse::<u64>().ok());
+        match version {
+            Some(version) if version > u64::from(VERSION) => return Err(KitError::Newer(version)),
+            Some(1..) => {}
+            _ => return Err(KitError::NotAKit),
+        }
+        let mut reading = Reading::new();
         for (number, line) in lines {
-            let bad = || KitError::Line { line: number + 1 };
-            if let Some(marked) = line.strip_prefix(BEGIN) {
-                if let Some((name, _)) = open {
-                    return Err(KitError::Incomplete(name));
-                }
-                open = Some((marked.strip_suffix(DASHES).ok_or_else(bad)?.to_owned(), String::new()));
-            } else if let Some(marked) = line.strip_prefix(END) {
-                let (name, armour) = open.take().ok_or_else(bad)?;
-                let hash = marked.strip_suffix(DASHES).and_then(|marked| marked.strip_prefix(&name));
-                let bytes = BASE64.decode(&armour).map_err(|_| KitError::Checksum(name.clone()))?;
-                if hash.ok_or_else(bad)?.trim() != short_hash(&bytes) {
-                    return Err(KitError::Checksum(name));
-                }
-                kit.objects.insert(name, bytes.into());
-            } else if let Some((_, armour)) = &mut open {
-                armour.push_str(line);
-            } else if let Some(address) = line.strip_prefix("address: ") {
-                kit.addresses.push(address.to_owned());
-            } else if let Some(id) = line.strip_prefix("repository: ") {
-                repo = Some(RepoId::from_hex(id).ok_or_else(bad)?);
-            } else if let Some(made) = line.strip_prefix("made: ") {
-                kit.made = made.to_owned();
-            }
+            reading.line(line, number + 1)?;
         }
-        if let Some((name, _)) = open {
-            return Err(KitError::Incomplete(name));
-        }
-        kit.repo = repo.ok_or(KitError::Missing("repository id"))?;
+        let kit = reading.finish(version != Some(1))?;
         kit.check()?;
         Ok(kit)
     }
@@ -232,46 +294,125 @@ impl Kit {
     pub fn over(self, store: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(KitStore::new(store, self.objects))
     }
+
+    /// The store, with its keys hidden and the kit's in their place: what opens then, the kit alone opens.
+    pub fn instead_of_keys(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(KitStore::alone(store, self.objects.clone(), KINDS.map(ObjectKind::folder)))
+    }
+
+    /// The newest number that the kit holds of a numbered kind.
+    pub fn number(&self, kind: ObjectKind) -> Option<u64> {
+        let numbers =
+            self.objects.keys().filter_map(|name| name.strip_prefix(kind.folder())?.strip_prefix('/'));
+        numbers.filter_map(|number| number.parse().ok()).max()
+    }
+
+    /// The owner's slots in it, in the order of their names.
+    pub fn slots(&self) -> Vec<Slot> {
+        let slots = self.objects.iter().filter(|(name, _)| name.starts_with("slots/"));
+        slots.filter_map(|(_, bytes)| Slot::decode(bytes).ok()).collect()
+    }
+
+    /// What names exactly this kit, whatever file it stands in.
+    pub fn fingerprint(&self) -> String {
+        short_hash(self.body().as_bytes())
+    }
 }
 
 fn short_hash(bytes: &[u8]) -> String {
     crate::format::id::to_hex(&blake3::hash(bytes).as_bytes()[..8])
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::header::Kem;
-    use crate::format::signed::with_checksum;
+/// A text as it survives mail: lines without what surrounds them, none of them empty.
+fn lines_of(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
 
-    fn sample() -> Kit {
-        let repo = RepoId([7; 16]);
-        let object =
-            |kind| -> Bytes { with_checksum(Header::new(kind, Kem::None, repo, 0, 0).encode()).into() };
-        let objects = KINDS.into_iter().map(|kind| (format!("{}/0", kind.folder()), object(kind))).collect();
-        Kit { addresses: vec!["sftp://box/x".into(), "/b".into()], repo, made: "2026-11-22".into(), objects }
+/// A kit while its lines are read.
+struct Reading {
+    kit: Kit,
+    repo: Option<RepoId>,
+    sum: Option<String>,
+    /// Name and content of the block that was begun and has not ended.
+    open: Option<(String, String)>,
+}
+
+impl Reading {
+    fn new() -> Self {
+        let kit = Kit {
+            addresses: Vec::new(),
+            repo: RepoId([0; 16]),
+            made: String::new(),
+            drill_keys: Vec::new(),
+            config: None,
+            objects: BTreeMap::new(),
+            altered: false,
+        };
+        Self { kit, repo: None, sum: None, open: None }
     }
 
-    #[test]
-    fn a_kit_survives_mail_and_shows_every_changed_character() {
-        let kit = sample();
-        let text = kit.encode();
-        assert_eq!(Kit::decode(&text).unwrap(), kit);
-        let mailed = format!("\u{feff}{}", text.replace('\n', " \r\n\r\n  "));
-        assert_eq!(Kit::decode(&mailed).unwrap(), kit);
-        let armour = text.find(BEGIN).unwrap();
-        for at in (armour..text.len()).filter(|at| text.is_char_boundary(*at)) {
-            let mut changed = text.clone().into_bytes();
-            changed[at] = if changed[at] == b'Q' { b'R' } else { b'Q' };
-            let changed = String::from_utf8(changed).unwrap();
-            if text.as_bytes()[at] != b'\n' {
-                assert!(Kit::decode(&changed).map_or(true, |read| read == kit), "at {at}");
+    fn line(&mut self, line: &str, number: usize) -> Result<(), KitError> {
+        let bad = || KitError::Line { line: number };
+        if let Some(marked) = line.strip_prefix(BEGIN) {
+            if let Some((name, _)) = self.open.take() {
+                return Err(KitError::Incomplete(name));
             }
+            self.open = Some((marked.strip_suffix(DASHES).ok_or_else(bad)?.to_owned(), String::new()));
+        } else if let Some(marked) = line.strip_prefix(END) {
+            let (name, content) = self.open.take().ok_or_else(bad)?;
+            let hash = marked.strip_suffix(DASHES).and_then(|marked| marked.strip_prefix(&name));
+            self.block(name, content, hash.ok_or_else(bad)?.trim())?;
+        } else if let Some((name, content)) = &mut self.open {
+            match line.strip_prefix(CONFIG_LINE) {
+                Some(line) if name == CONFIG_BLOCK => *content += &format!("{}\n", line.trim()),
+                _ => content.push_str(line),
+            }
+        } else if let Some(address) = line.strip_prefix("address: ") {
+            bounded(&mut self.kit.addresses, address).ok_or_else(bad)?;
+        } else if let Some(key) = line.strip_prefix("drill-key: ") {
+            bounded(&mut self.kit.drill_keys, key).ok_or_else(bad)?;
+        } else if let Some(id) = line.strip_prefix("repository: ") {
+            self.repo = Some(RepoId::from_hex(id).ok_or_else(bad)?);
+        } else if let Some(made) = line.strip_prefix("made: ") {
+            self.kit.made = made.chars().take(64).collect();
+        } else if let Some(sum) = line.strip_prefix("sum: ") {
+            self.sum = Some(sum.to_owned());
         }
-        assert!(matches!(
-            Kit::decode(&text[..text.len() / 2]),
-            Err(KitError::Incomplete(_) | KitError::Missing(_))
-        ));
-        assert_eq!(Kit::decode("BEGIN"), Err(KitError::NotAKit));
+        Ok(())
+    }
+
+    fn block(&mut self, name: String, content: String, hash: &str) -> Result<(), KitError> {
+        if name == CONFIG_BLOCK {
+            if hash != short_hash(content.as_bytes()) {
+                return Err(KitError::Checksum(name));
+            }
+            self.kit.config = Some(content);
+            return Ok(());
+        }
+        let bytes = BASE64.decode(&content).map_err(|_| KitError::Checksum(name.clone()))?;
+        if hash != short_hash(&bytes) {
+            return Err(KitError::Checksum(name));
+        }
+        self.kit.objects.insert(name, bytes.into());
+        Ok(())
+    }
+
+    fn finish(self, has_sum: bool) -> Result<Kit, KitError> {
+        if let Some((name, _)) = self.open {
+            return Err(KitError::Incomplete(name));
+        }
+        let mut kit = self.kit;
+        kit.repo = self.repo.ok_or(KitError::Missing("repository id"))?;
+        // Not an error: the keys are sound, and whoever has nothing else should have them.
+        kit.altered = has_sum && self.sum != Some(kit.sum());
+        Ok(kit)
     }
 }
+
+fn bounded(lines: &mut Vec<String>, line: &str) -> Option<()> {
+    (lines.len() < LINES_LIMIT && line.len() <= LINE_LIMIT_BYTES).then(|| lines.push(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

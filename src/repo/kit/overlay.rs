@@ -10,18 +10,41 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::format::signed::check_checksum;
-use crate::store::{Listed, Store, StoreError};
+use crate::store::{Listed, Store, StoreError, StoreErrorKind};
 
 /// See the module.
 #[derive(Debug)]
 pub struct KitStore {
     inner: Arc<dyn Store>,
     objects: BTreeMap<String, Bytes>,
+    /// Folders of which the inner store is not asked.
+    hidden: Vec<&'static str>,
 }
 
 impl KitStore {
     pub fn new(inner: Arc<dyn Store>, objects: BTreeMap<String, Bytes>) -> Self {
-        Self { inner, objects }
+        Self { inner, objects, hidden: Vec::new() }
+    }
+
+    /// Of these folders there is what the kit holds and nothing else.
+    pub fn alone(
+        inner: Arc<dyn Store>,
+        objects: BTreeMap<String, Bytes>,
+        hidden: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        Self { inner, objects, hidden: hidden.into_iter().collect() }
+    }
+
+    fn is_hidden(&self, name: &str) -> bool {
+        let folder = name.rsplit_once('/').map_or(name, |(folder, _)| folder);
+        self.hidden.contains(&folder)
+    }
+
+    fn hidden(&self, name: &str) -> Result<Bytes, StoreError> {
+        self.objects.get(name).cloned().ok_or_else(|| {
+            let kind = StoreErrorKind::NotFound;
+            StoreError::new(kind, "read", name, self.inner.location(), "the recovery kit does not hold it")
+        })
     }
 }
 
@@ -40,6 +63,9 @@ impl Store for KitStore {
     }
 
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
+        if self.is_hidden(name) {
+            return self.hidden(name);
+        }
         let result = self.inner.get(name).await;
         let Some(kept) = self.objects.get(name) else { return result };
         match result {
@@ -51,11 +77,23 @@ impl Store for KitStore {
     }
 
     async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+        if self.is_hidden(name) {
+            let bytes = self.hidden(name)?;
+            let end = offset.checked_add(length).and_then(|end| usize::try_from(end).ok());
+            let range = end.filter(|end| *end <= bytes.len()).map(|end| offset as usize..end);
+            return range.map(|range| bytes.slice(range)).ok_or_else(|| {
+                let kind = StoreErrorKind::Truncated;
+                StoreError::new(kind, "read", name, self.inner.location(), "the object is shorter")
+            });
+        }
         self.inner.get_range(name, offset, length).await
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
-        let mut listed = self.inner.list(folder).await?;
+        let mut listed = match self.hidden.contains(&folder) {
+            true => Vec::new(),
+            false => self.inner.list(folder).await?,
+        };
         for (name, bytes) in &self.objects {
             let inside = name.rsplit_once('/').is_some_and(|(parent, _)| parent == folder);
             if inside && !listed.iter().any(|other| other.name == *name) {

@@ -135,7 +135,7 @@ fn a_recovery_kit_is_a_page_of_commands_that_work() {
     let restored = machine.path("restored").display().to_string();
     let lines: Vec<&str> =
         kit.lines().filter_map(|line| line.trim().split_once(". lifeboat ").map(|(_, rest)| rest)).collect();
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
     for line in lines {
         let raw = machine.raw(&[]);
         let command = format!("{} {line}", env!("CARGO_BIN_EXE_lifeboat")).replace("/restored", &restored);

@@ -3,6 +3,7 @@
 mod configuration;
 mod continuity;
 mod golden;
+mod kit;
 mod messages;
 mod passwords;
 mod restoring;

@@ -1,0 +1,120 @@
+//! The configuration file for a recovery kit: what it says, without anything that may be secret.
+//!
+//! Comments go (nobody knows what is in them), commands and what they are given go, and passwords inside addresses.
+//! References to secrets stay: where a secret is kept is what whoever recovers has to know.
+
+use toml::{Table, Value};
+
+use super::ConfigFile;
+
+const LEFT_OUT: &str = "(left out)";
+/// Parts of a key's name by which its value is a secret, whatever it is.
+const SECRET: [&str; 6] = ["secret", "token", "passphrase", "api-key", "apikey", "credential-value"];
+
+impl ConfigFile {
+    /// The file's text without comments and secrets, always the same for the same meaning.
+    ///
+    /// # Errors
+    /// It cannot be read again.
+    pub fn redacted(&self) -> Result<String, super::FileError> {
+        let unreadable = |cause| super::FileError::Unreadable { path: self.path.clone(), cause };
+        let text = std::fs::read_to_string(&self.path).map_err(unreadable)?;
+        redact(&text).map_err(|cause| unreadable(std::io::Error::other(cause)))
+    }
+}
+
+fn redact(text: &str) -> Result<String, String> {
+    let mut table: Table = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    clear(&mut table);
+    toml::to_string(&table).map_err(|error| error.to_string())
+}
+
+fn clear(table: &mut Table) {
+    for (key, value) in table.iter_mut() {
+        let name = key.to_ascii_lowercase().replace('_', "-");
+        let is_secret = name == "command" || SECRET.iter().any(|secret| name.contains(secret));
+        match value {
+            // The password itself, as nobody is meant to write it.
+            Value::String(text) if is_secret || name == "password" => *text = LEFT_OUT.into(),
+            _ if is_secret => *value = Value::String(LEFT_OUT.into()),
+            value => within(value),
+        }
+    }
+}
+
+fn within(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = without_password(text),
+        Value::Array(all) => all.iter_mut().for_each(within),
+        Value::Table(table) => clear(table),
+        _ => {}
+    }
+}
+
+/// `scheme://user:password@host/…?token=…` without what is secret in it.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{user}@{host}"),
+            None => authority.to_owned(),
+        },
+        None => authority.to_owned(),
+    };
+    let path = match path.split_once('?') {
+        Some((path, query)) => {
+            let kept = |pair: &str| {
+                let (key, _) = pair.split_once('=').unwrap_or((pair, ""));
+                let key = key.to_ascii_lowercase();
+                let is_file = key.ends_with("-file");
+                let is_secret =
+                    ["password", "secret", "token", "key"].iter().any(|secret| key.contains(secret));
+                if is_secret && !is_file { format!("{key}={LEFT_OUT}") } else { pair.to_owned() }
+            };
+            format!("{path}?{}", query.split('&').map(kept).collect::<Vec<_>>().join("&"))
+        }
+        None => path.to_owned(),
+    };
+    format!("{scheme}://{authority}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_things_are_stays_and_what_is_secret_goes() {
+        let text = r#"
+# the old password was hunter2
+[repository.main]
+url = "sftp://u1@box:23/./lifeboat"
+password = { command = "pass hunter2" }
+options = { ssh-key = "/etc/key", access-token = "hunter2" }
+[repository.second]
+url = "s3://b/p?endpoint=https://e"
+password = { file = "/etc/lifeboat/password" }
+[job.db]
+source = ["postgres://app:hunter2@db/shop?password=hunter2&password-file=/etc/pg"]
+[drill.weekly]
+restore = "db@latest"
+checks = [{ sql = "select 1" }, { command = "curl -H 'Authorization: hunter2'" }]
+"#;
+        let said = redact(text).unwrap();
+        assert!(!said.contains("hunter2"), "{said}");
+        for kept in [
+            "sftp://u1@box:23/./lifeboat",
+            "/etc/key",
+            "/etc/lifeboat/password",
+            "postgres://app@db/shop",
+            "password-file=/etc/pg",
+            "select 1",
+            "s3://b/p?endpoint=https://e",
+        ] {
+            assert!(said.contains(kept), "{kept}: {said}");
+        }
+        assert_eq!(redact(&said).unwrap(), said, "twice is once");
+        assert_eq!(redact(&text.replace("# the old", "# another")).unwrap(), said);
+    }
+}

@@ -1,0 +1,68 @@
+//! `kit`: the recovery kit as a file, a page to print, and the proof that it works.
+
+mod page;
+mod prove;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+pub use page::{codes, page};
+pub use prove::{Keys, Proof, prove};
+
+use super::EngineError;
+use crate::repo::Repository;
+use crate::repo::kit::{Extras, Kit, LIMIT_BYTES};
+
+fn local(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {
+    let path = path.display().to_string();
+    move |cause| EngineError::Local { operation, path, cause }
+}
+
+/// Writes a new file that only its owner may read; one that exists is left alone and is an error.
+///
+/// # Errors
+/// It exists or cannot be written.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(path).map_err(local("create", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(local("write", path))
+}
+
+/// Whether a file of this name gets the page to print.
+pub fn is_page(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|suffix| suffix.eq_ignore_ascii_case("html") || suffix.eq_ignore_ascii_case("htm"))
+}
+
+/// Collects the kit and writes it to a new file: the page to print if it is named so, else the text. Either is a kit.
+///
+/// # Errors
+/// The repository cannot be read, or the file exists or cannot be written.
+pub async fn export(repo: &Repository, path: &Path, extras: Extras) -> Result<Kit, EngineError> {
+    let kit = Kit::collect(repo, extras).await?;
+    let text = if is_page(path) { page(&kit)? } else { kit.encode() };
+    // Before it is relied on.
+    if Kit::decode(&text).map_err(|error| EngineError::Source(error.to_string()))? != kit {
+        return Err(EngineError::Source("the recovery kit does not read back as it was made".into()));
+    }
+    write_private(path, text.as_bytes())?;
+    Ok(kit)
+}
+
+/// Reads a kit: its text, its page, or the lines that scanned codes gave.
+///
+/// # Errors
+/// It cannot be read, or is no kit.
+pub fn load(path: &Path) -> Result<Kit, EngineError> {
+    let file = std::fs::File::open(path).map_err(local("open", path))?;
+    let mut bytes = Vec::new();
+    file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(local("read", path))?;
+    if bytes.len() as u64 > LIMIT_BYTES {
+        return Err(EngineError::Refused(format!("{} is longer than any recovery kit", path.display())));
+    }
+    // What is not text is no kit's: its lines decide.
+    let text = String::from_utf8_lossy(&bytes);
+    Kit::decode(&text).map_err(|error| EngineError::Refused(format!("{}: {error}", path.display())))
+}
