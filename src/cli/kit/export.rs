@@ -1,4 +1,4 @@
-//! `kit export`.
+//! `kit export`: collects what a kit is to hold, writes it to new files, and notes that it was made.
 
 use std::path::{Path, PathBuf};
 
