@@ -1,4 +1,4 @@
-//! Cut at every storage write: a backup, a forget and a prune die at each put and delete in turn, the last write
+//! Cut at every storage write: a backup, a forget, a prune and both kinds of copy die at each put and delete in turn, the last write
 //! lost, or landed without an answer. Then a cold cache must find everything committed whole, and the same command,
 //! run again, must come to its end.
 
@@ -8,12 +8,15 @@ use std::time::Duration;
 use lifeboat::base::cancel::Cancel;
 use lifeboat::base::progress::NoProgress;
 use lifeboat::engine::EngineError;
+use lifeboat::engine::copy::{CopyOptions, CopyOutcome, copy};
 use lifeboat::engine::forget::{self, ForgetOptions};
 use lifeboat::engine::prune::{self, MaxUnused, PruneOptions};
 use lifeboat::format::id::SnapshotId;
 use lifeboat::policy::retention::{Keep, Rules};
-use lifeboat::repo::Repository;
+use lifeboat::repo::snapshots::Filter;
 use lifeboat::repo::sync::Thoroughness;
+use lifeboat::repo::{Repository, replica};
+use lifeboat::seal::block::Compression;
 use lifeboat::store::Store;
 use lifeboat::store::fault::{FaultPlan, FaultStore, LastWrite};
 use lifeboat::store::memory::MemoryStore;
@@ -28,31 +31,83 @@ enum Verb {
     Prune,
     /// Condemns only; a second run, past the grace, deletes.
     PruneWithGrace,
+    /// Into a repository with other keys.
+    Copy,
+    /// Into a replica, as ciphertext.
+    Replicate,
 }
 
 struct Bench {
+    /// What is cut.
     memory: MemoryStore,
     kept: Vec<(SnapshotId, Files)>,
+    /// Where a copy comes from, at rest.
+    source: MemoryStore,
 }
 
 /// Snapshots of which some were forgotten, so that packs are wholly, partly and not at all unneeded.
 async fn bench() -> Bench {
-    let memory = MemoryStore::new();
-    let store: Arc<dyn Store> = Arc::new(memory.clone());
-    small::new_repository(store.clone(), &small::world(1)).await;
-    let repo = small::open_repository(store, small::world(2)).await.unwrap();
-    let mut made = Vec::new();
-    for chunks in [0..12, 8..20, 30..40, 0..6, 16..30] {
-        let content = files(chunks);
-        let (id, _) = backup(&repo, "job", &content, &mut || true).await.unwrap();
-        made.push((id, content));
-    }
+    let (memory, repo) = repository(1).await;
+    let made = backups(&repo, [0..12, 8..20, 30..40, 0..6, 16..30]).await;
     let snapshots = [0, 2].map(|n: usize| made[n].0.hex()).to_vec();
     let options = ForgetOptions { snapshots, guards: None, ..ForgetOptions::default() };
     let plan = forget::plan(&repo, &options).await.unwrap();
     forget::apply(&repo, &plan, &NoProgress, &Cancel::new()).await.unwrap();
     let kept = [1, 3, 4].map(|n: usize| made[n].clone()).to_vec();
-    Bench { memory, kept }
+    Bench { memory, kept, source: MemoryStore::new() }
+}
+
+/// A target that holds some of what a source has, and something of its own.
+async fn copy_bench(verb: Verb) -> Bench {
+    let (source, from) = repository(1).await;
+    let mut made = backups(&from, [0..12, 8..20]).await;
+    let (memory, target) = match verb {
+        Verb::Replicate => {
+            let memory = MemoryStore::new();
+            replica::create(&from, Arc::new(memory.clone())).await.unwrap();
+            let target = small::open_repository(Arc::new(memory.clone()), small::world(5)).await.unwrap();
+            (memory, target)
+        }
+        _ => repository(4).await,
+    };
+    let copied = copy_all(&from, &target).await.unwrap().copied;
+    for (snapshot, copied) in made.iter_mut().zip(copied) {
+        assert_eq!(copied.from, snapshot.0);
+        snapshot.0 = copied.to.unwrap();
+    }
+    made.extend(backups(&target, [18..26]).await);
+    backups(&from, [30..40, 0..6, 16..30]).await;
+    Bench { memory, kept: made, source }
+}
+
+async fn copy_all(source: &Repository, target: &Repository) -> Result<CopyOutcome, EngineError> {
+    let options = CopyOptions {
+        snapshots: vec![],
+        filter: Filter::default(),
+        compression: Compression::None,
+        dry_run: false,
+    };
+    copy(source, target, &options, &NoProgress, &Cancel::new()).await
+}
+
+async fn repository(seed: u64) -> (MemoryStore, Repository) {
+    let memory = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    small::new_repository(store.clone(), &small::world(seed)).await;
+    (memory, small::open_repository(store, small::world(seed + 1)).await.unwrap())
+}
+
+async fn backups(
+    repo: &Repository,
+    ranges: impl IntoIterator<Item = std::ops::Range<u64>>,
+) -> Vec<(SnapshotId, Files)> {
+    let mut made = Vec::new();
+    for chunks in ranges {
+        let content = files(chunks);
+        let (id, _) = backup(repo, "job", &content, &mut || true).await.unwrap();
+        made.push((id, content));
+    }
+    made
 }
 
 async fn prune_once(repo: &Repository, grace: Duration) -> Result<(), EngineError> {
@@ -61,7 +116,7 @@ async fn prune_once(repo: &Repository, grace: Duration) -> Result<(), EngineErro
     prune::apply(repo, &plan, &NoProgress, &Cancel::new()).await.map(|_| ())
 }
 
-async fn run(verb: Verb, store: Arc<dyn Store>, seed: u64) -> Result<(), EngineError> {
+async fn run(verb: Verb, source: &MemoryStore, store: Arc<dyn Store>, seed: u64) -> Result<(), EngineError> {
     let repo = small::open_repository(store, small::world(seed)).await?;
     match verb {
         Verb::Backup => drop(backup(&repo, "job", &files(4..50), &mut || true).await?),
@@ -73,6 +128,12 @@ async fn run(verb: Verb, store: Arc<dyn Store>, seed: u64) -> Result<(), EngineE
         }
         Verb::Prune => prune_once(&repo, Duration::ZERO).await?,
         Verb::PruneWithGrace => prune_once(&repo, Duration::from_secs(1)).await?,
+        Verb::Copy | Verb::Replicate => {
+            let source = Arc::new(source.clone());
+            let source = small::open_repository(source, small::world(seed + 1)).await?;
+            let outcome = copy_all(&source, &repo).await?;
+            assert_eq!((outcome.copied.len() + outcome.present.len(), outcome.failed.len()), (5, 0));
+        }
     }
     Ok(())
 }
@@ -90,7 +151,8 @@ async fn check(memory: &MemoryStore, kept: &[(SnapshotId, Files)], what: &str) -
 }
 
 async fn cut_everywhere(verb: Verb) {
-    let bench = bench().await;
+    let copies = matches!(verb, Verb::Copy | Verb::Replicate);
+    let bench = if copies { copy_bench(verb).await } else { bench().await };
     // Retention keeps the last two; what it may drop is not asked for afterwards.
     let kept = if verb == Verb::Forget { &bench.kept[1..] } else { &bench.kept[..] };
     let before = bench.memory.snapshot();
@@ -100,7 +162,7 @@ async fn cut_everywhere(verb: Verb) {
             let memory = MemoryStore::from_snapshot(before.clone());
             let plan = FaultPlan { die_after_writes: Some(writes), last_write, ..FaultPlan::default() };
             let store = Arc::new(FaultStore::new(Arc::new(memory.clone()), plan));
-            let result = run(verb, store.clone(), 100 + writes).await;
+            let result = run(verb, &bench.source, store.clone(), 100 + writes).await;
             let what = format!("{verb:?} cut at write {writes}, {last_write:?}");
             check(&memory, kept, &what).await;
             if !store.is_dead() {
@@ -108,7 +170,7 @@ async fn cut_everywhere(verb: Verb) {
                 break;
             }
             cuts += 1;
-            run(verb, Arc::new(memory.clone()), 7000 + writes)
+            run(verb, &bench.source, Arc::new(memory.clone()), 7000 + writes)
                 .await
                 .unwrap_or_else(|e| panic!("{what}: again: {e}"));
             let repo = check(&memory, kept, &what).await;
@@ -118,6 +180,15 @@ async fn cut_everywhere(verb: Verb) {
                 let left =
                     condemned.values().flat_map(|t| &t.packs).filter(|(_, hash)| all.contains_key(hash));
                 assert_eq!(left.count(), 0, "{what}: condemned packs stay");
+            }
+            if copies {
+                let list = repo.snapshots().await.unwrap();
+                let whole: Vec<_> = list.snapshots.iter().filter(|snapshot| snapshot.confirmed).collect();
+                assert_eq!(whole.len(), 6, "{what}: each snapshot arrives once");
+                for snapshot in whole {
+                    let files = restore(&repo, snapshot.id).await;
+                    assert!(!files.unwrap_or_else(|error| panic!("{what}: {error}")).is_empty());
+                }
             }
         }
     }
@@ -143,6 +214,16 @@ async fn a_prune_cut_at_every_write_loses_nothing_and_completes() {
 #[tokio::test]
 async fn a_prune_with_grace_cut_at_every_write_loses_nothing_and_completes() {
     cut_everywhere(Verb::PruneWithGrace).await;
+}
+
+#[tokio::test]
+async fn a_copy_cut_at_every_write_loses_nothing_and_completes() {
+    cut_everywhere(Verb::Copy).await;
+}
+
+#[tokio::test]
+async fn a_replication_cut_at_every_write_loses_nothing_and_completes() {
+    cut_everywhere(Verb::Replicate).await;
 }
 
 /// The space of forgotten snapshots comes back, once the grace is over and not before.

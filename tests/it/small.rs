@@ -9,6 +9,7 @@ use lifeboat::format::entry::{ChunkRef, Content, Entry, Kind, Refs, Timestamp};
 use lifeboat::format::header::ObjectKind;
 use lifeboat::format::id::{ChunkId, ShortId, SnapshotId};
 use lifeboat::format::keyring::Key;
+use lifeboat::format::page::TreeRoot;
 use lifeboat::repo::commit::Draft;
 use lifeboat::repo::create::{CreateOptions, create};
 use lifeboat::repo::open::{OpenOptions, open};
@@ -18,6 +19,7 @@ use lifeboat::repo::sink::Sink;
 use lifeboat::repo::tree::read::TreeCursor;
 use lifeboat::repo::tree::write::TreeWriter;
 use lifeboat::repo::{RepoError, Repository, World};
+use lifeboat::seal::access::Access;
 use lifeboat::seal::block::Compression;
 use lifeboat::seal::slot::Unlock;
 use lifeboat::store::Store;
@@ -94,29 +96,9 @@ async fn backup_under(
     source_stays: &mut (dyn FnMut() -> bool + Send),
 ) -> Result<(SnapshotId, Reached), RepoError> {
     let repo = run.repo;
-    let home = repo.access.home();
     let shm = Path::new("/dev/shm");
     let mut reach = Reach::new(shm.exists().then_some(shm))?;
-    let mut chunks: Vec<(ObjectKind, ChunkId, Vec<u8>)> = Vec::new();
-    let mut tree = TreeWriter::new(home)?;
-    let mut pages: Vec<(ChunkId, Vec<u8>)> = Vec::new();
-    let mut keep = |id, page| {
-        pages.push((id, page));
-        Ok(())
-    };
-    for (name, pieces) in files {
-        let mut refs = Vec::new();
-        for piece in pieces {
-            let id = home.data_id(piece)?;
-            refs.push(ChunkRef { id: id.short(), length: piece.len() as u32 });
-            chunks.push((ObjectKind::Data, id, piece.clone()));
-        }
-        let size_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let content = Content { size_bytes, holes: vec![], hash: None, refs: Refs::Inline(refs) };
-        tree.add(name.as_bytes(), &entry(content), &mut keep)?;
-    }
-    let root = tree.finish(&mut keep)?;
-    chunks.extend(pages.into_iter().map(|(id, page)| (ObjectKind::Meta, id, page)));
+    let (chunks, root) = chunks_of(&repo.access, files)?;
     let mut sink = Sink::new(run, Compression::None)?;
     for (kind, id, bytes) in &chunks {
         sink.add(*kind, *id, bytes, Some(&mut reach)).await?;
@@ -144,6 +126,40 @@ async fn backup_under(
     }
     run.confirm(&pending).await?;
     Ok((pending.id, chunks.iter().map(|(kind, id, _)| (*kind, id.short())).collect()))
+}
+
+type Chunks = Vec<(ObjectKind, ChunkId, Vec<u8>)>;
+
+/// What a snapshot of `files` is made of under these keys, its tree's pages included, and its root.
+fn chunks_of(access: &Access, files: &Files) -> Result<(Chunks, TreeRoot), RepoError> {
+    let home = access.home();
+    let mut chunks = Chunks::new();
+    let mut tree = TreeWriter::new(home)?;
+    let mut pages: Vec<(ChunkId, Vec<u8>)> = Vec::new();
+    let mut keep = |id, page| {
+        pages.push((id, page));
+        Ok(())
+    };
+    for (name, pieces) in files {
+        let mut refs = Vec::new();
+        for piece in pieces {
+            let id = home.data_id(piece)?;
+            refs.push(ChunkRef { id: id.short(), length: piece.len() as u32 });
+            chunks.push((ObjectKind::Data, id, piece.clone()));
+        }
+        let size_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let content = Content { size_bytes, holes: vec![], hash: None, refs: Refs::Inline(refs) };
+        tree.add(name.as_bytes(), &entry(content), &mut keep)?;
+    }
+    let root = tree.finish(&mut keep)?;
+    chunks.extend(pages.into_iter().map(|(id, page)| (ObjectKind::Meta, id, page)));
+    Ok((chunks, root))
+}
+
+/// The same, as a snapshot reaches it.
+pub fn reached(access: &Access, files: &Files) -> Reached {
+    let (chunks, _) = chunks_of(access, files).unwrap();
+    chunks.iter().map(|(kind, id, _)| (*kind, id.short())).collect()
 }
 
 /// Reads a snapshot back through the real reading code. The repository must be synced.

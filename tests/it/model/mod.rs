@@ -1,6 +1,6 @@
 //! The model test of the protocol: the real code, over a simulated storage, in virtual time.
 //!
-//! Two writers, two pruners and a forgetter work on one repository at once; each may crash at any operation, see
+//! Two writers, two pruners, a forgetter and a copier work on one repository at once; each may crash at any operation, see
 //! listings late, have requests fail and stop for days. A run depends on its seed alone. The invariants I1 to I5 of
 //! `docs/concurrency.md` are watched at every step, and afterwards every committed snapshot must restore byte for
 //! byte, and one more prune, alone, must come to its end.
@@ -23,14 +23,17 @@ use lifeboat::base::clock::Clock;
 use lifeboat::base::progress::NoProgress;
 use lifeboat::base::random::SeededRandom;
 use lifeboat::engine::EngineError;
+use lifeboat::engine::copy::{CopyOptions, copy};
 use lifeboat::engine::forget::{self, ForgetOptions};
 use lifeboat::engine::prune::{self, MaxUnused, PruneOptions};
 use lifeboat::format::id::SnapshotId;
 use lifeboat::policy::retention::{Keep, Rules};
 use lifeboat::repo::local::Local;
+use lifeboat::repo::snapshots::Filter;
 use lifeboat::repo::sync::Thoroughness;
-use lifeboat::repo::{RepoError, Repository, World};
+use lifeboat::repo::{RepoError, Repository, World, replica};
 use lifeboat::seal::access::Access;
+use lifeboat::seal::block::Compression;
 use lifeboat::store::Store;
 use lifeboat::store::memory::MemoryStore;
 use tokio::time::{Instant, sleep};
@@ -60,6 +63,10 @@ struct Template {
     objects: BTreeMap<String, Bytes>,
     access: Arc<Access>,
     snapshots: Vec<(SnapshotId, Reached, Files)>,
+    /// What copies come from, at rest: a replica, and a repository with other keys.
+    sources: [MemoryStore; 2],
+    /// Of the sources' snapshots.
+    contents: HashMap<SnapshotId, Files>,
 }
 
 async fn template() -> Template {
@@ -73,7 +80,21 @@ async fn template() -> Template {
         let (id, reached) = small::backup(&repo, "base", &files, &mut || true).await.unwrap();
         snapshots.push((id, reached, files));
     }
-    Template { objects: store.snapshot(), access: repo.access.clone(), snapshots }
+    let sources = [MemoryStore::new(), MemoryStore::new()];
+    replica::create(&repo, Arc::new(sources[0].clone())).await.unwrap();
+    small::new_repository(Arc::new(sources[1].clone()), &small::world(3)).await;
+    let mut contents = HashMap::new();
+    for (number, source) in sources.iter().enumerate() {
+        let world = small::world(4 + number as u64);
+        let source = small::open_repository(Arc::new(source.clone()), world).await.unwrap();
+        // The first is what everybody has already, the others are partly and wholly new.
+        for chunks in [0..6, 5..9, 7..UNIVERSE + 4] {
+            let files = small::files(chunks);
+            let (id, _) = small::backup(&source, "copied", &files, &mut || true).await.unwrap();
+            contents.insert(id, files);
+        }
+    }
+    Template { objects: store.snapshot(), access: repo.access.clone(), snapshots, sources, contents }
 }
 
 /// What one run counted.
@@ -85,12 +106,15 @@ struct Tally {
     failed_prunes: u64,
     deleted_packs: u64,
     forgotten: u64,
+    copied: u64,
+    failed_copies: u64,
     crashed: u64,
     operations: u64,
     broken: Vec<String>,
 }
 
-struct Scenario {
+struct Scenario<'t> {
+    template: &'t Template,
     sim: Arc<Sim>,
     mutant: Option<Mutant>,
     start: Instant,
@@ -100,7 +124,7 @@ struct Scenario {
     tally: Mutex<Tally>,
 }
 
-impl Scenario {
+impl Scenario<'_> {
     fn world(&self, dice: &mut Dice) -> World {
         World { clock: Arc::new(VirtualClock(self.start)), random: Arc::new(SeededRandom::new(dice.next())) }
     }
@@ -202,6 +226,36 @@ impl Scenario {
         Ok(())
     }
 
+    async fn copier(&self, client: Arc<Client>, mut dice: Dice, local: Local) -> Result<(), RepoError> {
+        sleep(dice.up_to(Duration::from_secs(120))).await;
+        let target = self.open(&client, &mut dice, &local).await?;
+        for _ in 0..1 + dice.below(2) {
+            let source = self.template.sources[dice.below(2) as usize].clone();
+            let source = small::open_repository(Arc::new(source), self.world(&mut dice)).await?;
+            let options = CopyOptions {
+                snapshots: vec![],
+                filter: Filter::default(),
+                compression: Compression::None,
+                dry_run: false,
+            };
+            match copy(&source, &target, &options, &NoProgress, &Cancel::new()).await {
+                Ok(outcome) => {
+                    for copied in &outcome.copied {
+                        let files = self.template.contents[&copied.from].clone();
+                        let reached = small::reached(&self.sim.access, &files);
+                        let to = copied.to.expect("only a dry run has none");
+                        self.expected.lock().unwrap().insert(to, files);
+                        self.commit(to, reached);
+                    }
+                    self.count(|tally| tally.copied += outcome.copied.len() as u64);
+                }
+                Err(_) => self.count(|tally| tally.failed_copies += 1),
+            }
+            sleep(dice.up_to(Duration::from_secs(60))).await;
+        }
+        Ok(())
+    }
+
     async fn forget(&self, repo: &Repository, dice: &mut Dice) -> Result<(), EngineError> {
         let mut options = ForgetOptions { guards: None, ..ForgetOptions::default() };
         if dice.percent(30) {
@@ -251,7 +305,8 @@ impl Scenario {
             let actor: BoxFuture<'_, _> = match number {
                 0 | 1 => Box::pin(self.writer(client.clone(), own, local.clone())),
                 2 | 3 => Box::pin(self.pruner(client.clone(), own, local.clone())),
-                _ => Box::pin(self.forgetter(client.clone(), own, local.clone())),
+                4 => Box::pin(self.forgetter(client.clone(), own, local.clone())),
+                _ => Box::pin(self.copier(client.clone(), own, local.clone())),
             };
             if !self.live(&client, actor).await {
                 break;
@@ -320,6 +375,7 @@ fn run_one(template: &Template, seed: u64, mutant: Option<Mutant>) -> Tally {
     runtime.block_on(async {
         let mut dice = Dice(seed);
         let scenario = Scenario {
+            template,
             sim: Sim::new(template.objects.clone(), template.access.clone()),
             mutant,
             start: Instant::now(),
@@ -331,7 +387,7 @@ fn run_one(template: &Template, seed: u64, mutant: Option<Mutant>) -> Tally {
             scenario.sim.watch.lock().unwrap().committed.insert(*id, reached.clone());
             scenario.expected.lock().unwrap().insert(*id, files.clone());
         }
-        join_all((0..5).map(|number| scenario.actor(number, Dice(dice.next())))).await;
+        join_all((0..6).map(|number| scenario.actor(number, Dice(dice.next())))).await;
         sleep(Duration::from_secs(30 * 86_400)).await;
         // A mutant that was seen already needs no aftermath.
         if scenario.sim.watch.lock().unwrap().broken.is_empty() {
@@ -372,6 +428,8 @@ fn run_many(runs: u64, mutant: Option<Mutant>) -> (Tally, Option<(u64, Vec<Strin
                     sum.failed_prunes += tally.failed_prunes;
                     sum.deleted_packs += tally.deleted_packs;
                     sum.forgotten += tally.forgotten;
+                    sum.copied += tally.copied;
+                    sum.failed_copies += tally.failed_copies;
                     sum.crashed += tally.crashed;
                     sum.operations += tally.operations;
                     if !tally.broken.is_empty() {
@@ -395,6 +453,7 @@ fn no_interleaving_loses_a_committed_snapshot() {
     }
     // A model in which nothing happens proves nothing.
     assert!(tally.committed > runs && tally.deleted_packs > runs && tally.forgotten > runs / 2, "{tally:?}");
+    assert!(tally.copied > runs, "{tally:?}");
 }
 
 fn is_caught(mutant: Mutant) {
