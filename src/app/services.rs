@@ -67,14 +67,17 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 9] = [
+const SCHEMES: [&str; 12] = [
     "docker-project:",
     "docker-volume:",
+    "provider-snapshot:",
     "postgresql://",
     "postgres://",
     "redis-dir:",
     "rediss://",
     "redis://",
+    "kubernetes:",
+    "terraform:",
     "sqlite:",
     "git:",
 ];

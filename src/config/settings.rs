@@ -98,15 +98,16 @@ pub struct Settings {
 impl Settings {
     /// Resolves everything. Reads no secrets and no files.
     pub fn resolve(overrides: &Overrides, environment: &Environment) -> Result<Self, ConfigError> {
+        let store = storage::options(overrides, environment)?;
         Ok(Self {
             repository: repository(overrides, environment)?,
             password: password::find(overrides, environment)?,
             kit: overrides.kit.clone(),
             cache: cache(overrides, environment),
             state: state(environment),
-            store: storage::options(overrides, environment)?,
+            services: ServiceSettings::of(environment, &store),
+            store,
             log: log(overrides, environment)?,
-            services: ServiceSettings::of(environment),
             hostname: environment.machine(),
             user: user(environment),
         })

@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod dockerd;
+pub mod kubernetes;
 pub mod postgres;
 pub mod redis;
 pub mod seaweed;

@@ -5,6 +5,9 @@
 mod conformance;
 mod docker;
 mod git;
+mod hook;
+mod kubernetes;
 mod postgres;
 mod redis;
 mod sqlite;
+mod terraform;
