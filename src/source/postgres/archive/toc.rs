@@ -18,6 +18,8 @@ const TEXT_LIMIT: u64 = 64 << 20;
 const ENTRY_LIMIT: u64 = 20_000_000;
 /// Most entries one depends on.
 const DEPENDENCY_LIMIT: usize = 1_000_000;
+/// Longest SQL of a constraint that is kept.
+const CONSTRAINT_BYTES: usize = 1024;
 /// The only state of data in an archive that says "none".
 const NO_DATA: u8 = 3;
 
@@ -51,8 +53,10 @@ pub struct Entry {
     pub owner: Vec<u8>,
     /// The COPY command, of table data only.
     pub copy: Vec<u8>,
-    /// The SQL, of entries that are a setting or a number; others' is not kept.
+    /// The SQL, of entries that are a setting, a number or a short constraint; others' is not kept.
     pub sql: Vec<u8>,
+    /// It has a tablespace of its own.
+    pub has_tablespace: bool,
     /// A block of data belongs to it.
     pub has_data: bool,
     /// Where in the archive the offset of its data stands.
@@ -180,7 +184,7 @@ impl Entry {
         let _drop = more!(cursor.text());
         let copy = more!(cursor.text());
         let schema = more!(cursor.text());
-        let _tablespace = more!(cursor.text());
+        let tablespace = more!(cursor.text());
         if head.minor >= 14 {
             let _access_method = more!(cursor.text());
         }
@@ -204,7 +208,11 @@ impl Entry {
         if !(1..=NO_DATA).contains(&state) {
             return Err(ArchiveError::Invalid("an entry whose data is in no known state"));
         }
-        let kept = matches!(kind, b"SEQUENCE SET" | b"ENCODING" | b"STDSTRINGS" | b"SEARCHPATH");
+        let kept = match kind {
+            b"SEQUENCE SET" | b"ENCODING" | b"STDSTRINGS" | b"SEARCHPATH" => true,
+            b"CONSTRAINT" => sql.len() <= CONSTRAINT_BYTES,
+            _ => false,
+        };
         let entry = Self {
             id: u64::try_from(id).map_err(|_| ArchiveError::Invalid("a negative entry"))?,
             oid: std::str::from_utf8(oid).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -214,6 +222,7 @@ impl Entry {
             owner: owner.to_vec(),
             copy: copy.to_vec(),
             sql: if kept { sql.to_vec() } else { Vec::new() },
+            has_tablespace: !tablespace.is_empty(),
             has_data: state != NO_DATA,
             offset_at,
         };

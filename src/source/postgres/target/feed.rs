@@ -1,5 +1,5 @@
-//! An archive into the database beside, through `pg_restore`: as it comes, or from a spool file with several
-//! sessions.
+//! The tables and rows of an archive into the database beside, through `pg_restore`: as they come, or from a spool
+//! file with several sessions. What follows the rows is [`super::build`]'s.
 //!
 //! The archive is followed on its way, so that a part that broke off is known for it, whatever `pg_restore` makes
 //! of it.
@@ -56,17 +56,24 @@ impl PostgresTarget {
         }
         let left_out = self.leave_out(place, &archive);
         self.look_at_owners(place, &archive)?;
-        let list = list_file(&archive, &left_out)?;
         let mut command = self.command(place)?;
+        command.args(["--section=pre-data", "--section=data"]);
+        let list = match left_out.is_empty() {
+            true => None,
+            false => Some(list_file(&archive, &|entry| !left_out.contains(&entry.id))?),
+        };
         if let Some(list) = &list {
             command.arg("--use-list").arg(list.path());
         }
         // Building an index says nothing for hours.
         let options = ProcessOptions { no_progress: None, ..ProcessOptions::default() };
         let failed = |error| error::tool(subject.clone(), error);
+        let toc;
         if self.flags.jobs > 1 {
             let spool = self.spool(&mut archive, &head, content, &mut buffer)?;
             archive.finish().map_err(broken)?;
+            toc = spool;
+            let spool = &toc;
             command.arg(format!("--jobs={}", self.flags.jobs)).arg(spool.path());
             let mut process = Process::start(command, options, &self.world.cancel).map_err(failed)?;
             drain(&mut process, &mut buffer).map_err(failed)?;
@@ -80,6 +87,7 @@ impl PostgresTarget {
                 written => written.map(|()| true),
             };
             let mut is_there = write(&head).map_err(|error| self.write_error(error))?;
+            toc = self.head_file(&head)?;
             drop(std::mem::take(&mut head));
             while is_there {
                 let length = content.read(&mut buffer).map_err(local("read the archive"))?;
@@ -97,9 +105,18 @@ impl PostgresTarget {
             process.finish().map_err(failed)?;
             archive.finish().map_err(broken)?;
         }
-        let plan = &mut self.plans[place];
-        (plan.archive, plan.left_out) = (Some(archive), left_out);
+        self.plans[place].left_out = left_out;
+        let read_back = self.build(place, &archive, toc.path())?;
+        self.plans[place].read_back = Some(read_back);
         Ok(())
+    }
+
+    /// The beginning of the archive, for what needs its table of contents only.
+    fn head_file(&self, head: &[u8]) -> Result<tempfile::NamedTempFile, SourceError> {
+        let file = tempfile::Builder::new().prefix("lifeboat-postgres-").tempfile_in(&self.world.spool);
+        let mut file = file.map_err(local("make a spool file"))?;
+        file.write_all(head).map_err(local("write the spool file"))?;
+        Ok(file)
     }
 
     /// Owners must be there before their tables come, or the restore fails at the first of them.
@@ -134,7 +151,7 @@ impl PostgresTarget {
         }
     }
 
-    fn command(&self, place: usize) -> Result<std::process::Command, SourceError> {
+    pub(super) fn command(&self, place: usize) -> Result<std::process::Command, SourceError> {
         let server = self.server()?;
         let plan = &self.plans[place];
         let mut command = self.reach.command(&server.tools, Tool::Restore, &plan.beside);
@@ -219,18 +236,21 @@ impl PostgresTarget {
 }
 
 /// What the tool prints is not wanted, but must not fill the pipe.
-fn drain(process: &mut Process, buffer: &mut [u8]) -> Result<(), crate::base::process::ProcessError> {
+pub(super) fn drain(
+    process: &mut Process,
+    buffer: &mut [u8],
+) -> Result<(), crate::base::process::ProcessError> {
     while process.read_some(buffer)? > 0 {}
     Ok(())
 }
 
-/// The entries to restore, as a list for the tool; none when all are.
-fn list_file(archive: &Archive, left_out: &[u64]) -> Result<Option<tempfile::NamedTempFile>, PostgresError> {
-    if left_out.is_empty() {
-        return Ok(None);
-    }
+/// The entries to restore, as a list for the tool.
+pub(super) fn list_file(
+    archive: &Archive,
+    wanted: &dyn Fn(&Entry) -> bool,
+) -> Result<tempfile::NamedTempFile, PostgresError> {
     let mut list = String::new();
-    for entry in archive.entries().iter().filter(|entry| !left_out.contains(&entry.id)) {
+    for entry in archive.entries().iter().filter(|entry| wanted(entry)) {
         list.push_str(&format!("{};\n", entry.id));
     }
     let write = || -> io::Result<tempfile::NamedTempFile> {
@@ -238,5 +258,5 @@ fn list_file(archive: &Archive, left_out: &[u64]) -> Result<Option<tempfile::Nam
         file.write_all(list.as_bytes())?;
         Ok(file)
     };
-    write().map(Some).map_err(local("write the list of entries"))
+    write().map_err(local("write the list of entries"))
 }

@@ -34,7 +34,7 @@ impl PostgresTarget {
                     size_bytes: part.size_bytes,
                     is_there: false,
                     is_made: false,
-                    archive: None,
+                    read_back: None,
                     left_out: Vec::new(),
                 };
                 self.plans.push(plan);

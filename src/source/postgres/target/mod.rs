@@ -2,13 +2,15 @@
 //!
 //! 1. [`look`]: everything that can be known before a byte is fetched, and the empty database beside.
 //! 2. [`roles`]: roles and tablespaces, those that exist left alone.
-//! 3. [`feed`]: `pg_restore` into the database beside, the archive followed once more as it passes.
-//! 4. [`prove`]: rows and hashes of what came back against the snapshot's facts.
-//! 5. [`place`]: the rename, with the old database kept.
+//! 3. [`feed`]: `pg_restore` of tables and rows into the database beside, the archive followed as it passes.
+//! 4. [`build`]: indexes, while rows are read back and compared with the snapshot's facts; then the rest.
+//! 5. [`prove`]: all else against the facts.
+//! 6. [`place`]: the rename, with the old database kept.
 //!
-//! Until 5 nothing that was there is touched, and a target that is dropped drops the databases beside. Roles that
+//! Until 6 nothing that was there is touched, and a target that is dropped drops the databases beside. Roles that
 //! were made stay.
 
+mod build;
 mod feed;
 mod look;
 mod place;
@@ -21,7 +23,6 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::Address;
-use super::archive::Archive;
 use super::error::PostgresError;
 use super::facts::{DatabaseFacts, Facts};
 use super::reach::{Reach, World};
@@ -79,7 +80,7 @@ struct Plan {
     size_bytes: u64,
     is_there: bool,
     is_made: bool,
-    archive: Option<Archive>,
+    read_back: Option<build::ReadBack>,
     left_out: Vec<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What came back against what was captured: rows and their hashes from COPY, sequences, large objects, views.
+//! What came back against what was captured: rows and their hashes from COPY; sequences, large objects, views.
 //!
 //! The same bytes are hashed as at the capture: COPY's text of the same columns in the same encoding and settings.
 
@@ -9,6 +9,7 @@ use super::super::facts::TableFacts;
 use super::super::rows::Rows;
 use super::super::session::{Session, literal};
 use super::PostgresTarget;
+use super::build::ReadBack;
 use crate::source::capture::SourceError;
 
 /// Differences named in an error.
@@ -19,12 +20,14 @@ const AT_ONCE: usize = 200;
 impl PostgresTarget {
     /// Compares the database beside with the facts of the captured one.
     pub(super) fn prove(&mut self, place: usize) -> Result<(), SourceError> {
-        let mut session = self.reach.session(&self.plans[place].beside)?;
+        let mut session = self.session_beside(place)?;
         let session = session.as_mut();
-        self.set_up(session)?;
         session.query("analyze the tables", "ANALYZE")?;
-        let mut differences = Vec::new();
-        let rows = self.prove_tables(place, session, &mut differences)?;
+        let Some(ReadBack { rows, mut differences }) = self.plans[place].read_back.take() else {
+            return Err(
+                PostgresError::Differs(format!("nothing came for {:?}", self.plans[place].name)).into()
+            );
+        };
         let plan = &self.plans[place];
         let name = &plan.name;
         let mut proven = vec![format!(
@@ -55,50 +58,50 @@ impl PostgresTarget {
         Ok(())
     }
 
-    fn prove_tables(
+    /// Reads tables back until `next` has no more. `copies`: COPY commands by entry.
+    pub(super) fn read_back<'t>(
         &self,
         place: usize,
-        session: &mut dyn Session,
-        differences: &mut Vec<String>,
-    ) -> Result<u64, SourceError> {
-        let plan = &self.plans[place];
-        let Some(archive) = &plan.archive else {
-            return Err(PostgresError::Differs(format!("nothing came for {:?}", plan.name)).into());
-        };
-        let encoding = archive.encoding().unwrap_or_else(|| "UTF8".into());
-        let copies: HashMap<u64, &[u8]> =
-            archive.entries().iter().map(|entry| (entry.id, entry.copy.as_slice())).collect();
-        let tables: Vec<(&String, &TableFacts)> =
-            plan.facts.tables.iter().filter(|(_, facts)| !plan.left_out.contains(&facts.id)).collect();
-        let statements: Vec<&[u8]> =
-            tables.iter().map(|(_, facts)| copies.get(&facts.id).copied().unwrap_or_default()).collect();
-        let statements = decode(session, &encoding, &statements)?;
-        session.query("set the encoding", &format!("SET client_encoding = {}", literal(&encoding)))?;
-        let monetary = format!("SET lc_monetary = {}", literal(&plan.facts.properties.monetary));
+        encoding: &str,
+        copies: &HashMap<u64, &[u8]>,
+        next: &dyn Fn() -> Option<(&'t String, &'t TableFacts)>,
+    ) -> Result<ReadBack, SourceError> {
+        let mut found = ReadBack::default();
+        let mut session = self.session_beside(place)?;
+        let session = session.as_mut();
+        let monetary = literal(&self.plans[place].facts.properties.monetary);
         // A locale that is not here leaves money as this server writes it; it differs only if there is any.
-        let _ = session.query("set the locale of money", &monetary);
-        let mut total = 0;
-        for ((name, expected), statement) in tables.iter().zip(statements) {
+        let _ = session.query("set the locale of money", &format!("SET lc_monetary = {monetary}"));
+        let in_its_own = format!("SET client_encoding = {}", literal(encoding));
+        let is_foreign = encoding != "UTF8";
+        while let Some((name, expected)) = next() {
+            let copy = copies.get(&expected.id).copied().unwrap_or_default();
+            let statement = decode(session, encoding, &[copy])?.pop().unwrap_or_default();
             let Some(sql) = copy_out(&statement, encoding == "SQL_ASCII") else {
-                differences.push(format!("{name}: the archive does not say how to read it"));
+                found.differences.push(format!("{name}: the archive does not say how to read it"));
                 continue;
             };
+            if is_foreign {
+                session.query("set the encoding", &in_its_own)?;
+            }
             let mut rows = Rows::default();
             session.copy_out(&format!("read {name} back"), &sql, &mut |bytes| rows.push(bytes))?;
-            let found = rows.finish().map(|sum| TableFacts::new(expected.id, sum));
-            match found {
-                Some(found) if found == **expected => total += found.rows,
-                Some(found) if found.rows != expected.rows => {
-                    differences.push(format!("{name} has {} rows, had {}", found.rows, expected.rows));
+            if is_foreign {
+                session.query("set the encoding", "SET client_encoding = 'UTF8'")?;
+            }
+            let sum = rows.finish().map(|sum| TableFacts::new(expected.id, sum));
+            match sum {
+                Some(sum) if sum == *expected => found.rows += sum.rows,
+                Some(sum) if sum.rows != expected.rows => {
+                    found.differences.push(format!("{name} has {} rows, had {}", sum.rows, expected.rows));
                 }
                 Some(_) => {
-                    differences.push(format!("{name} has {} rows as before, but others", expected.rows))
+                    found.differences.push(format!("{name} has {} rows as before, but others", expected.rows))
                 }
-                None => differences.push(format!("{name}: its last row has no end")),
+                None => found.differences.push(format!("{name}: its last row has no end")),
             }
         }
-        session.query("set the encoding", "SET client_encoding = 'UTF8'")?;
-        Ok(total)
+        Ok(found)
     }
 }
 
