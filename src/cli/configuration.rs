@@ -23,7 +23,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         context.settings_of(repository).map_err(|error| error.within(&format!("repository {name}")))?;
     }
     for (name, drill) in &file.drill {
-        super::drill::spec_of(name, drill)?;
+        match drill.stack {
+            Some(_) => super::drill::stack_spec_of(name, drill, file).map(drop)?,
+            None => super::drill::spec_of(name, drill).map(drop)?,
+        }
     }
     let impossible = file.impossible(jiff::Timestamp::now());
     if let Some(first) = impossible.first() {

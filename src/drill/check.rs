@@ -104,7 +104,7 @@ fn sql(query: &str, sandbox: &mut dyn Sandbox) -> Result<String, String> {
 fn command(words: &[String], sandbox: &dyn Sandbox, cancel: &Cancel) -> Result<String, String> {
     let Some((program, arguments)) = words.split_first() else { return Err("no command".into()) };
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(arguments).envs(sandbox.environment());
     if let Some(path) = sandbox.path() {
         command.env("LIFEBOAT_DRILL_PATH", path);
     }

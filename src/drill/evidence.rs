@@ -47,6 +47,19 @@ impl Verdict {
             Self::ObjectiveMissed => "OBJECTIVE MISSED",
         }
     }
+
+    /// The smaller, the worse.
+    pub(super) fn rank(self) -> u8 {
+        match self {
+            Self::DataWrong => 0,
+            // What an interruption broke off failed for no other reason.
+            Self::Interrupted => 1,
+            Self::CheckFailed => 2,
+            Self::CouldNotRun => 3,
+            Self::ObjectiveMissed => 4,
+            Self::Met => 5,
+        }
+    }
 }
 
 /// What was restored.
@@ -107,6 +120,63 @@ pub struct Measured {
     pub trend: Option<f64>,
 }
 
+/// A stack that was rehearsed as a whole. Times in seconds since the beginning of the drill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StackRow {
+    pub name: String,
+    /// RFC 3339: each component as it was at or before it.
+    pub at: String,
+    /// Between the first and the last of the components' consistency points.
+    pub skew_seconds: Option<f64>,
+    pub components: Vec<ComponentRow>,
+    /// The chain of components that decided when all was back.
+    pub critical_path: Vec<String>,
+}
+
+/// One component of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentRow {
+    pub name: String,
+    pub needs: Vec<String>,
+    /// Address without secrets; empty where nothing was restored.
+    pub repository: String,
+    pub snapshot: Option<SnapshotRow>,
+    pub sandbox: Option<String>,
+    /// `None`: it was not begun.
+    pub began_seconds: Option<f64>,
+    /// `None`: it never was.
+    pub ready_seconds: Option<f64>,
+    pub phases: Vec<Phase>,
+    pub restored_bytes: u64,
+    pub objectives: Objectives,
+    pub exposure_seconds: Option<f64>,
+    pub worst_exposure_seconds: Option<f64>,
+    pub verdict: Verdict,
+    pub reason: Option<String>,
+}
+
+impl ComponentRow {
+    /// The objective it missed. `declared_seconds`: what people take.
+    pub(super) fn missed(&self, declared_seconds: f64) -> Option<String> {
+        let ready = self.ready_seconds.map(|ready| ready + declared_seconds);
+        over("RTO", ready, self.objectives.rto_seconds)
+            .or_else(|| over("RPO", self.exposure_seconds, self.objectives.rpo_seconds))
+    }
+}
+
+/// What is said of a measure that is above what is tolerated, or is not there.
+fn over(what: &str, measured: Option<f64>, objective: Option<f64>) -> Option<String> {
+    match (measured, objective) {
+        (Some(measured), Some(objective)) if measured > objective => {
+            Some(format!("{what} {measured:.1} s, objective {objective:.1} s"))
+        }
+        (None, Some(_)) => Some(format!("{what} was not measured")),
+        _ => None,
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +200,9 @@ pub struct Evidence {
     pub not_tested: Vec<String>,
     pub objectives: Objectives,
     pub measured: Measured,
+    /// Of a drill of a stack; what stands above then sums it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<StackRow>,
     pub verdict: Verdict,
     /// Why it is not met.
     pub reason: Option<String>,
@@ -160,13 +233,6 @@ impl Evidence {
     }
 
     fn missed(&self) -> Option<String> {
-        let over = |what: &str, measured: Option<f64>, objective: Option<f64>| match (measured, objective) {
-            (Some(measured), Some(objective)) if measured > objective => {
-                Some(format!("{what} {measured:.1} s, objective {objective:.1} s"))
-            }
-            (None, Some(_)) => Some(format!("{what} was not measured")),
-            _ => None,
-        };
         over("RTO", self.measured.end_to_end_seconds, self.objectives.rto_seconds)
             .or_else(|| over("RPO", self.measured.exposure_seconds, self.objectives.rpo_seconds))
     }
@@ -295,6 +361,7 @@ pub(super) mod tests {
                 window_days: 30,
                 trend: None,
             },
+            stack: None,
             verdict: Verdict::CouldNotRun,
             reason: None,
         }

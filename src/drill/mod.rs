@@ -12,6 +12,7 @@ pub mod report;
 mod run;
 pub mod sandbox;
 pub mod spec;
+pub mod stack;
 
 pub use evidence::{Evidence, Verdict};
 pub use run::{Stage, run};

@@ -21,7 +21,7 @@ use crate::source::capture::SourceError;
 use crate::source::target::Target;
 
 /// How far back the worst exposure is looked for.
-const WINDOW_DAYS: u32 = 30;
+pub(super) const WINDOW_DAYS: u32 = 30;
 
 /// Opens the service at an address for a restore.
 pub type OpenTarget<'s> = dyn Fn(&str) -> Result<Box<dyn Target>, SourceError> + Send + Sync + 's;
@@ -38,6 +38,8 @@ pub struct Stage<'s> {
     pub began: Instant,
     pub progress: Arc<dyn Progress>,
     pub cancel: &'s Cancel,
+    /// Takes the sandbox when the drill is done with it, which otherwise removes it.
+    pub keep: Option<&'s (dyn Fn(Box<dyn Sandbox>) + Sync)>,
 }
 
 /// Why a drill ended early.
@@ -83,7 +85,7 @@ impl Watch {
 }
 
 /// In milliseconds' grain: more digits would pretend.
-fn seconds(time: Duration) -> f64 {
+pub(super) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
@@ -115,6 +117,7 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
             window_days: WINDOW_DAYS,
             ..Measured::default()
         },
+        stack: None,
         verdict: Verdict::CouldNotRun,
         reason: None,
     };
@@ -151,6 +154,10 @@ async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Res
     watch.end("provision", &mut evidence.phases);
 
     let result = rehearse(spec, stage, &selected, &mut sandbox, evidence, &mut watch).await;
+    if let Some(keep) = stage.keep {
+        keep(sandbox);
+        return result;
+    }
     // Cleaning is not recovery: it is not timed, and it happens however the rest went.
     let cleaned = blocking(move || sandbox.clean()).await?;
     if let Err(error) = cleaned {

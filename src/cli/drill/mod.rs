@@ -3,11 +3,14 @@
 mod attest;
 mod rehearse;
 mod show;
+mod stack;
+mod table;
 
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;
 
 pub use rehearse::spec_of;
+pub use stack::spec_of as stack_spec_of;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

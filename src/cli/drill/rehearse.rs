@@ -121,18 +121,7 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     let what = format!("drill {name}");
     let time =
         |key: &str, text: &Option<String>| file::time(&what, key, text.as_ref()).map_err(CliError::usage);
-    let sandbox = drill.sandbox.as_ref().map(|kind| {
-        let known = SandboxKind::ALL.into_iter().find(|known| known.name() == kind);
-        known.ok_or_else(|| {
-            let all: Vec<&str> = SandboxKind::ALL.into_iter().map(SandboxKind::name).collect();
-            CliError::usage(format!("{what}: there is no sandbox {kind:?}"))
-                .hint(format!("there are {}", all.join(", ")))
-        })
-    });
-    let check = |check: &file::Check| match check {
-        file::Check::Sql(query) => CheckSpec::Sql(query.clone()),
-        file::Check::Command(command) => CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]),
-    };
+    let sandbox = drill.sandbox.as_ref().map(|kind| sandbox_kind(&what, kind));
     let spec = Spec {
         name: name.to_owned(),
         snapshot: drill.restore.clone().unwrap_or_default(),
@@ -141,10 +130,28 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
         rpo: time("rpo", &drill.rpo)?,
         detect: time("detect", &drill.detect)?.unwrap_or_default(),
         decide: time("decide", &drill.decide)?.unwrap_or_default(),
-        checks: drill.checks.iter().map(check).collect(),
+        checks: drill.checks.iter().map(check_of).collect(),
     };
     spec.validate().map_err(|error| CliError::from(error).within(&what))?;
     Ok(spec)
+}
+
+/// A sandbox of the configuration file.
+pub fn sandbox_kind(what: &str, kind: &str) -> Result<SandboxKind, CliError> {
+    let known = SandboxKind::ALL.into_iter().find(|known| known.name() == kind);
+    known.ok_or_else(|| {
+        let all: Vec<&str> = SandboxKind::ALL.into_iter().map(SandboxKind::name).collect();
+        CliError::usage(format!("{what}: there is no sandbox {kind:?}"))
+            .hint(format!("there are {}", all.join(", ")))
+    })
+}
+
+/// A check of the configuration file.
+pub fn check_of(check: &file::Check) -> CheckSpec {
+    match check {
+        file::Check::Sql(query) => CheckSpec::Sql(query.clone()),
+        file::Check::Command(command) => CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]),
+    }
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
@@ -189,6 +196,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         let ended = async {
             let (_, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
             let of_drill = context.with(context.settings_of(repository)?);
+            if drill.stack.is_some() {
+                return super::stack::rehearse(&args, name, drill, &found, &of_drill).await;
+            }
             one(&args, spec_of(name, drill)?, &of_drill).await
         };
         exits.push(match ended.await {
@@ -202,10 +212,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliError> {
     // Before anything starts, and before a password is asked for.
     spec.validate()?;
-    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
-    for left in sweep(&scratch) {
-        context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
-    }
+    let ground = ground(args, context);
     let key = drills::signing_key(&context.settings)?;
     let began = Instant::now();
     let repo = context.open().await?;
@@ -216,23 +223,48 @@ async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliErro
         repo: &repo,
         repository: context.location()?.to_string(),
         open_target: &|address| drills::open_target(address, &around),
-        ground: Ground {
-            scratch,
-            path: context.settings.services.path.clone(),
-            withheld: crate::config::SECRET_VARIABLES,
-            cancel: context.cancel.clone(),
-        },
+        ground,
         machine: drills::machine(&context.settings),
         began,
         progress: counters,
         cancel: &context.cancel,
+        keep: None,
     };
     let ran = crate::drill::run(&spec, &stage).await;
     drop(display);
-    let mut evidence = ran?;
+    finish(Rehearsed { evidence: ran?, repo: &repo, key }, args, context).await
+}
+
+/// What sandboxes are made on, once what earlier drills left there is swept.
+pub fn ground(args: &Args, context: &Context) -> Ground {
+    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    for left in sweep(&scratch) {
+        context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
+    }
+    Ground {
+        scratch,
+        path: context.settings.services.path.clone(),
+        withheld: crate::config::SECRET_VARIABLES,
+        cancel: context.cancel.clone(),
+        variables: Vec::new(),
+    }
+}
+
+/// A drill that came to its end, however it went.
+pub struct Rehearsed<'r> {
+    pub evidence: Evidence,
+    /// Keeps the evidence.
+    pub repo: &'r Repository,
+    pub key: ed25519_dalek::SigningKey,
+}
+
+/// Puts the evidence into its chain, keeps it, writes it where it was asked for, and tells it.
+pub async fn finish(rehearsed: Rehearsed<'_>, args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let Rehearsed { mut evidence, repo, key } = rehearsed;
+    let name = evidence.name.clone();
     // Looking back is no part of a recovery, and evidence that cannot be read must not cost the new one.
     let nobody = crate::base::cancel::Cancel::new();
-    let before = match history::newest(&repo, Some(&spec.name), TREND_OF, &nobody).await {
+    let before = match history::newest(repo, Some(&name), TREND_OF, &nobody).await {
         Ok(before) => before,
         Err(error) => {
             context.warn(format_args!("the runs before cannot be read: {error}"));
@@ -243,7 +275,7 @@ async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliErro
     let signed = evidence.sign(&key)?;
     let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
     // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
-    let kept = if args.no_keep { Ok(()) } else { keep(&repo, &signed, context).await };
+    let kept = if args.no_keep { Ok(()) } else { keep(repo, &signed, context).await };
     let written = write_all(args, &signed, &before);
     tell(&signed, context)?;
     kept?;

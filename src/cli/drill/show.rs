@@ -183,12 +183,18 @@ pub fn text(evidence: &Evidence) -> String {
     if let Some(sandbox) = &evidence.sandbox {
         lines.push(format!("Sandbox  {sandbox} · {} cores", evidence.machine.cores));
     }
-    lines.push(String::new());
-    for phase in &evidence.phases {
-        lines.push(format!("  {:<10} {:>8}", phase.name, span(phase.seconds)));
+    if evidence.stack.is_none() {
+        lines.push(String::new());
     }
-    if let Some(seconds) = evidence.measured.recovery_seconds {
-        lines.push(format!("  {:<10} {:>8}", "ready at", span(seconds)));
+    if let Some(stack) = &evidence.stack {
+        lines.extend(super::table::lines(evidence, stack));
+    } else {
+        for phase in &evidence.phases {
+            lines.push(format!("  {:<10} {:>8}", phase.name, span(phase.seconds)));
+        }
+        if let Some(seconds) = evidence.measured.recovery_seconds {
+            lines.push(format!("  {:<10} {:>8}", "ready at", span(seconds)));
+        }
     }
     lines.push(String::new());
     for check in &evidence.checks {

@@ -3,6 +3,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::lanes::{components, lanes};
 use super::{against, span};
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, REGRESSION};
@@ -38,7 +39,10 @@ pub fn html(evidence: &Evidence, before: &[Evidence]) -> String {
                 @if let Some(reason) = &evidence.reason { p { (reason) } }
                 (facts(evidence))
                 h2 { "Timeline" }
-                (timeline(evidence))
+                @match &evidence.stack {
+                    Some(stack) => { (lanes(evidence, stack)) h2 { "Components" } (components(evidence, stack)) }
+                    None => (timeline(evidence)),
+                }
                 h2 { "Checks" }
                 (checks(evidence))
                 @if before.iter().any(|run| run.measured.recovery_seconds.is_some()) {
@@ -71,6 +75,13 @@ fn facts(evidence: &Evidence) -> Markup {
                 @if let Some(worst) = measured.worst_exposure_seconds {
                     "; worst in " (measured.window_days) " days " (span(worst))
                 } } }
+            @if let Some(stack) = &evidence.stack {
+                tr { th { "Stack" } td { (stack.name) " as of " (super::short_time(&stack.at))
+                    @if let Some(skew) = stack.skew_seconds { ", its parts " (span(skew)) " apart" } } }
+                @if stack.critical_path.len() > 1 && measured.recovery_seconds.is_some() {
+                    tr { th { "Critical path" } td { (stack.critical_path.join(" → ")) } }
+                }
+            }
             @if let Some(row) = &evidence.snapshot {
                 tr { th { "Snapshot" } td { (row.id.get(..8).unwrap_or_default()) " of " (row.job) " on " (row.host)
                     ", data of " (row.consistent_at) } }

@@ -47,6 +47,21 @@ pub fn junit(evidence: &Evidence) -> Result<String, DrillError> {
         case.set_classname(evidence.name.clone());
         suite.add_test_case(case);
     }
+    for row in evidence.stack.iter().flat_map(|stack| &stack.components) {
+        let mut status = match row.verdict {
+            Verdict::Met => TestCaseStatus::success(),
+            Verdict::CouldNotRun | Verdict::Interrupted => TestCaseStatus::non_success(NonSuccessKind::Error),
+            _ => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        };
+        if let Some(reason) = &row.reason {
+            status.set_message(reason.clone());
+        }
+        let mut case = TestCase::new(format!("component {}", row.name), status);
+        case.set_classname(evidence.name.clone());
+        let took = row.ready_seconds.unwrap_or_default() - row.began_seconds.unwrap_or_default();
+        case.set_time(std::time::Duration::try_from_secs_f64(took).unwrap_or_default());
+        suite.add_test_case(case);
+    }
     // What kept a drill from its end is no check's failure, and must not look like a pass.
     if matches!(evidence.verdict, Verdict::CouldNotRun | Verdict::Interrupted | Verdict::DataWrong) {
         let kind = match evidence.verdict {

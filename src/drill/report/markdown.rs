@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{against, span};
+use super::{against, short_time, span};
 use crate::drill::check::CheckOutcome;
-use crate::drill::evidence::{Evidence, REGRESSION};
+use crate::drill::evidence::{Evidence, REGRESSION, StackRow};
 
 /// Text that shows as itself in a table's cell.
 fn cell(text: &str) -> String {
@@ -64,9 +64,14 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
         let flag = if trend > REGRESSION { " ⚠ slower than it was" } else { "" };
         writeln!(text, "| Trend | {trend:.2} × median per GiB{flag} |")?;
     }
-    writeln!(text, "\n| Phase | Time |\n|---|---:|")?;
-    for phase in &evidence.phases {
-        writeln!(text, "| {} | {} |", cell(&phase.name), span(phase.seconds))?;
+    match &evidence.stack {
+        Some(stack) => components(text, evidence, stack)?,
+        None => {
+            writeln!(text, "\n| Phase | Time |\n|---|---:|")?;
+            for phase in &evidence.phases {
+                writeln!(text, "| {} | {} |", cell(&phase.name), span(phase.seconds))?;
+            }
+        }
     }
     if !evidence.checks.is_empty() {
         writeln!(text, "\n| Check | | |\n|---|---|---|")?;
@@ -81,6 +86,35 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
     }
     if !evidence.not_tested.is_empty() {
         writeln!(text, "\nNot tested: {}", cell(&evidence.not_tested.join("; ")))?;
+    }
+    Ok(())
+}
+
+/// A stack's components, one a line.
+fn components(text: &mut String, evidence: &Evidence, stack: &StackRow) -> std::fmt::Result {
+    let skew = stack.skew_seconds.map(|skew| format!(", its parts {} apart", span(skew))).unwrap_or_default();
+    writeln!(text, "| Stack | {} as of {}{skew} |", cell(&stack.name), short_time(&stack.at))?;
+    if evidence.measured.recovery_seconds.is_some() {
+        writeln!(text, "| Critical path | {} |", cell(&stack.critical_path.join(" → ")))?;
+    }
+    writeln!(
+        text,
+        "\n| Component | | Data of | Began | Ready | RTO | RPO |\n|---|---|---|---:|---:|---|---|"
+    )?;
+    let declared = evidence.measured.declared_seconds;
+    for row in &stack.components {
+        let sign =
+            if row.verdict.is_passed() { "✅".to_owned() } else { format!("❌ {}", row.verdict.words()) };
+        let data =
+            row.snapshot.as_ref().map_or("–".to_owned(), |snapshot| short_time(&snapshot.consistent_at));
+        let time = |seconds: Option<f64>| seconds.map_or("–".to_owned(), span);
+        let rto = against(row.ready_seconds.map(|ready| ready + declared), row.objectives.rto_seconds);
+        let rpo = match (row.exposure_seconds, row.objectives.rpo_seconds) {
+            (None, None) => "–".to_owned(),
+            (exposure, objective) => against(exposure, objective),
+        };
+        let (began, ready) = (time(row.began_seconds), time(row.ready_seconds));
+        writeln!(text, "| {} | {sign} | {data} | {began} | {ready} | {rto} | {rpo} |", cell(&row.name))?;
     }
     Ok(())
 }

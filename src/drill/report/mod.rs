@@ -2,6 +2,7 @@
 
 pub mod html;
 pub mod junit;
+pub mod lanes;
 pub mod markdown;
 
 /// `4m52`, `3.25s`, `2h04`: short, and right to three figures.
@@ -13,6 +14,14 @@ pub fn span(seconds: f64) -> String {
         60..3600 => format!("{}m{:02}", whole / 60, whole % 60),
         _ if whole < 48 * 3600 => format!("{}h{:02}", whole / 3600, whole % 3600 / 60),
         _ => format!("{}d{}h", whole / 86400, whole % 86400 / 3600),
+    }
+}
+
+/// `2026-11-21 14:00:03` of an RFC 3339 time in UTC; what it is otherwise.
+pub fn short_time(text: &str) -> String {
+    match (text.get(..19), text.ends_with('Z')) {
+        (Some(head), true) => format!("{} UTC", head.replace('T', " ")),
+        _ => text.to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@ mod postgres;
 mod redis;
 mod sqlite;
 mod sweep;
+mod within;
 
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,10 @@ pub trait Sandbox: Send {
     /// # Errors
     /// There is nothing to query, or the query fails.
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError>;
+    /// Variables by which a client program finds the service, or what stands beside it.
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// What stays untested in it.
     fn not_tested(&self) -> Vec<String>;
     /// Removes it, and says if that fails.
@@ -94,6 +99,8 @@ pub struct Ground {
     /// Variables that servers started here do not get.
     pub withheld: &'static [&'static str],
     pub cancel: Cancel,
+    /// What checks find in their environment besides this sandbox: of the components that this one needs.
+    pub variables: Vec<(String, String)>,
 }
 
 /// Makes a sandbox. `facts`: the snapshot's.
@@ -106,11 +113,15 @@ pub fn provision(
     facts: &serde_json::Value,
 ) -> Result<Box<dyn Sandbox>, SandboxError> {
     let folder = own_folder(&ground.scratch)?;
-    Ok(match kind {
+    let made: Box<dyn Sandbox> = match kind {
         SandboxKind::Directory => Box::new(directory::Directory::new(folder)?),
         SandboxKind::Sqlite => Box::new(sqlite::Sqlite::new(folder)),
         SandboxKind::Postgres => Box::new(postgres::Postgres::start(folder, facts, ground)?),
         SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground.withheld, &ground.cancel)?),
+    };
+    Ok(match ground.variables.is_empty() {
+        true => made,
+        false => Box::new(within::Within { inner: made, variables: ground.variables.clone() }),
     })
 }
 

@@ -163,3 +163,109 @@ fn damage_database(shop: &Shop) {
         super::flip(&pack);
     }
 }
+
+const DRILL: &str = "[drill.whole]\nstack = \"shop\"\nrto = \"30m\"\nrpo = \"12h\"\ndetect = \"2m\"\n\
+    component.db.checks = [{ sql = \"select count(*) = 2 from orders\" }]\n";
+
+#[test]
+fn a_stack_is_rehearsed_component_by_component_and_its_recovery_time_is_that_of_the_longest_chain() {
+    // The application has no data: it is asked beside what it needs.
+    let check = "test -s \\\"$LIFEBOAT_DRILL_PATH_DB\\\" && redis-cli -u \\\"$LIFEBOAT_DRILL_ADDRESS_CACHE\\\" \
+                 --no-auth-warning get greeting | grep -qx hello && grep -rq listen \\\"$LIFEBOAT_DRILL_PATH_FILES\\\"";
+    let shop = Shop::new("", &format!("{DRILL}component.app.checks = [{{ command = \"{check}\" }}]\n"));
+    assert_eq!(shop.run(&["config", "check"]).code, 0);
+    let files = ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+    let said = shop.run(&[&["drill", "run", "whole"], &files[..]].concat());
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    for expected in
+        ["PHASE", "ready at", "Critical path: ", "→ app", "✓ db: sql: select", "RTO   2m", "Result: PASSED"]
+    {
+        assert!(said.stdout.contains(expected), "{expected}: {}", said.stdout);
+    }
+    let read = |name: &str| std::fs::read_to_string(shop.machine.path(name)).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&read("e.json")).unwrap();
+    let stack = &record["evidence"]["stack"];
+    let of = |name: &str| {
+        stack["components"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone()
+    };
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    // What needs something begins when that is ready, and the whole is ready with the last.
+    assert!(number(&of("files")["began_seconds"]) >= number(&of("db")["ready_seconds"]), "{stack}");
+    assert!(number(&of("app")["began_seconds"]) >= number(&of("files")["ready_seconds"]), "{stack}");
+    assert!(number(&of("cache")["began_seconds"]) < number(&of("db")["ready_seconds"]), "{stack}");
+    assert_eq!(record["evidence"]["measured"]["recovery_seconds"], of("app")["ready_seconds"]);
+    assert_eq!(stack["critical_path"].as_array().unwrap().last().unwrap(), "app");
+    assert!(read("e.xml").contains("component cache") && read("e.xml").contains("failures=\"0\""));
+    assert!(
+        read("e.md").contains("| Critical path |") && read("e.html").contains("Components and their phases")
+    );
+    let key = record["key"].as_str().unwrap();
+    assert_eq!(shop.run(&["drill", "attest", "e.json", "--pubkey", key]).code, 0);
+    let said = shop.run(&["drill", "show", "whole#1"]);
+    assert!(said.stdout.contains("Critical path: "), "{}{}", said.stdout, said.stderr);
+    // The sources were only read.
+    assert_eq!((shop.orders("app.db"), shop.cache.ask(&["DBSIZE"]).as_str()), (2, "1"));
+}
+
+#[test]
+fn what_is_wrong_in_one_component_is_named_and_what_needs_it_is_not_begun() {
+    let shop = Shop::new(
+        "",
+        &format!(
+            "{DRILL}[drill.tight]\nstack = \"shop\"\nrto = \"1ms\"\n[drill.old]\nstack = \"shop\"\nat = \"2020-01-01T00:00Z\"\n"
+        ),
+    );
+    // An objective of the whole is missed although each component keeps its own.
+    let said = shop.run(&["drill", "run", "tight"]);
+    assert_eq!(said.code, 22, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("not tested: app: it has no job and no check"), "{}", said.stdout);
+    let said = shop.run(&["drill", "run", "old"]);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("its oldest is of"), "{}", said.stdout);
+    // A check of one component fails: what needs it is left.
+    shop.sql("DELETE FROM orders");
+    assert_eq!(shop.run(&["run", "db"]).code, 0);
+    let said = shop.run(&["--json", "drill", "run", "whole"]);
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    let evidence = super::evidence(&said);
+    let of = |name: &str| {
+        let rows = evidence["stack"]["components"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["name"] == name).unwrap()
+    };
+    assert_eq!(of("db")["verdict"], "check_failed", "{evidence}");
+    assert_eq!(of("files")["reason"], "not begun: it needs db", "{evidence}");
+    assert_eq!(of("cache")["verdict"], "met", "{evidence}");
+    assert!(evidence["reason"].as_str().unwrap().starts_with("db: sql: "), "{evidence}");
+    damage_database(&shop);
+    let said = shop.run(&["--no-cache", "--json", "drill", "run", "whole"]);
+    assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
+}
+
+#[test]
+fn an_interrupted_drill_of_a_stack_leaves_nothing_behind() {
+    let check = "touch started; sleep 60";
+    let shop = Shop::new("", &format!("{DRILL}component.app.checks = [{{ command = \"{check}\" }}]\n"));
+    let scratch = shop.machine.path("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    for (signal, left) in [(rustix::process::Signal::INT, 0), (rustix::process::Signal::KILL, 4)] {
+        let mut command = shop.machine.raw(&["drill", "run", "whole", "--scratch", "scratch"]);
+        let mut child = command.envs(FILE_ONLY).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut tries = 0;
+        while !shop.machine.path("started").exists() {
+            assert!(child.try_wait().unwrap().is_none() && tries < 600, "it never came to the check");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            tries += 1;
+        }
+        std::fs::remove_file(shop.machine.path("started")).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(child.id() as i32).unwrap(), signal)
+            .unwrap();
+        child.wait().unwrap();
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), left, "{signal:?}");
+    }
+    let said = shop.run(&["--json", "drill", "show", "whole"]);
+    assert_eq!(super::evidence(&said)["verdict"], "interrupted", "{}", said.stdout);
+    // The next drill sweeps what the killed one left, its server included.
+    let said = shop.run(&["drill", "run", "--snapshot", "files@latest", "--scratch", "scratch"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+}

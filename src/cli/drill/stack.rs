@@ -1,0 +1,116 @@
+//! `drill run` for a stack of the configuration file.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::super::backup::service::surroundings;
+use super::super::paths::open_to_read;
+use super::super::{CliError, Context, Exit};
+use super::rehearse::{Args, Rehearsed, finish, ground, sandbox_kind};
+use crate::app::drills;
+use crate::config::file::{self, ConfigFile};
+use crate::drill::stack::{ComponentSpec, From, StackSpec, StackStage, run};
+use crate::repo::snapshots::{Filter, parse_time};
+use crate::repo::{Repository, to_timestamp};
+
+/// The specification of a drill that names a stack.
+pub fn spec_of(name: &str, drill: &file::Drill, found: &file::File) -> Result<StackSpec, CliError> {
+    let what = format!("drill {name}");
+    let time =
+        |key: &str, text: &Option<String>| file::time(&what, key, text.as_ref()).map_err(CliError::usage);
+    let stack = drill.stack.clone().unwrap_or_default();
+    let mut components = BTreeMap::new();
+    for (component, wanted) in found.stack_of(&stack).map_err(CliError::usage)? {
+        let asked = drill.component.get(&component).cloned().unwrap_or_default();
+        let what = format!("{what}: component {component}");
+        let spec = ComponentSpec {
+            needs: wanted.needs,
+            job: found.job.contains_key(&component).then(|| component.clone()),
+            sandbox: asked.sandbox.as_ref().map(|kind| sandbox_kind(&what, kind)).transpose()?,
+            rto: time("rto", &wanted.rto)?,
+            rpo: time("rpo", &wanted.rpo)?,
+            checks: asked.checks.iter().map(super::rehearse::check_of).collect(),
+        };
+        components.insert(component, spec);
+    }
+    let spec = StackSpec {
+        name: name.to_owned(),
+        stack,
+        at: drill.at.clone(),
+        rto: time("rto", &drill.rto)?,
+        rpo: time("rpo", &drill.rpo)?,
+        detect: time("detect", &drill.detect)?.unwrap_or_default(),
+        decide: time("decide", &drill.decide)?.unwrap_or_default(),
+        components,
+    };
+    spec.validate().map_err(|error| CliError::from(error).within(&what))?;
+    Ok(spec)
+}
+
+/// Rehearses the stack. With `repository =` in the drill everything comes from there, else each component from its
+/// job's own.
+pub async fn rehearse(
+    args: &Args,
+    name: &str,
+    drill: &file::Drill,
+    found: &ConfigFile,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let spec = spec_of(name, drill, &found.file)?;
+    let ground = ground(args, context);
+    let key = drills::signing_key(&context.settings)?;
+    let (began, now) = (Instant::now(), to_timestamp(jiff::Timestamp::now()));
+    let mut opened: BTreeMap<String, (Repository, String)> = BTreeMap::new();
+    let mut of_component = BTreeMap::new();
+    for (component, wanted) in &spec.components {
+        let Some(job) = wanted.job.as_ref().and_then(|job| found.file.job.get(job)) else { continue };
+        let named = match drill.repository {
+            Some(_) => found.file.repository_of_drill(drill),
+            None => found.file.repository_of(job),
+        };
+        let (repository, settings) = named.map_err(CliError::usage)?;
+        if !opened.contains_key(repository) {
+            let own = context.with(context.settings_of(settings)?);
+            let address = own.location()?.to_string();
+            opened.insert(repository.to_owned(), (open_to_read(&own).await?, address));
+        }
+        of_component.insert(component.clone(), repository.to_owned());
+    }
+    // What the drill is filed in: its own repository, which the components' mostly is.
+    let (keeps_name, keeps_settings) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
+    if !opened.contains_key(keeps_name) {
+        let own = context.with(context.settings_of(keeps_settings)?);
+        let address = own.location()?.to_string();
+        opened.insert(keeps_name.to_owned(), (open_to_read(&own).await?, address));
+    }
+    let Some((keeper, keeper_address)) = opened.get(keeps_name) else {
+        return Err(CliError::usage("no repository is defined"));
+    };
+    let from = of_component
+        .into_iter()
+        .filter_map(|(component, repository)| {
+            let (repo, address) = opened.get(&repository)?;
+            Some((component, From { repo, repository: address.clone() }))
+        })
+        .collect();
+    let around = surroundings(context, keeper);
+    let (counters, display) = context.progress();
+    let at = spec.at.as_ref().and_then(|at| parse_time(at)).map_or(now, to_timestamp);
+    let stage = StackStage {
+        from,
+        filter: Filter::default(),
+        at,
+        now,
+        open_target: &|address| drills::open_target(address, &around),
+        ground,
+        machine: drills::machine(&context.settings),
+        repository: keeper_address.clone(),
+        began,
+        progress: counters,
+        cancel: &context.cancel,
+    };
+    let ran = run(&spec, &stage).await;
+    drop(display);
+    let rehearsed = Rehearsed { evidence: ran?, repo: keeper, key };
+    finish(rehearsed, args, context).await
+}

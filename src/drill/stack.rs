@@ -1,0 +1,496 @@
+//! A drill of a whole stack: each component restored into a sandbox of its own, after what it needs, and those that do
+//! not need each other side by side, as `restore --stack` does it.
+//!
+//! The recovery time is measured, not added up: it is the moment the last component was ready, with all that went on
+//! beside it. The chain that decided it is the critical path. Sandboxes stay until all is done, so that a check of one
+//! component finds those it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::check::{self, CheckSpec};
+use super::evidence::{
+    ComponentRow, Evidence, FORMAT, Machine, Measured, Objectives, Phase, StackRow, Verdict,
+};
+use super::run::{OpenTarget, WINDOW_DAYS, seconds};
+use super::sandbox::{self, Ground, Sandbox, SandboxKind};
+use super::{DrillError, Spec, Stage};
+use crate::base::cancel::Cancel;
+use crate::base::order::{Ended, Needs, side_by_side, sorted};
+use crate::base::progress::Progress;
+use crate::engine::coherent;
+use crate::engine::restore::service::waiting;
+use crate::format::entry::Timestamp;
+use crate::repo::snapshots::Filter;
+use crate::repo::{Repository, from_timestamp};
+
+/// Components rehearsed at once at most.
+const WIDTH: usize = 4;
+
+/// A drill's specification, for a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StackSpec {
+    pub name: String,
+    pub stack: String,
+    /// As it was at or before this time, as it was written; `None`: now.
+    pub at: Option<String>,
+    pub rto: Option<Duration>,
+    pub rpo: Option<Duration>,
+    pub detect: Duration,
+    pub decide: Duration,
+    pub components: BTreeMap<String, ComponentSpec>,
+}
+
+/// One component of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ComponentSpec {
+    pub needs: BTreeSet<String>,
+    /// The job whose data it is; `None`: it is made from what it needs, and only checked.
+    pub job: Option<String>,
+    pub sandbox: Option<SandboxKind>,
+    /// From the loss to ready, of this component.
+    pub rto: Option<Duration>,
+    pub rpo: Option<Duration>,
+    pub checks: Vec<CheckSpec>,
+}
+
+impl StackSpec {
+    /// As the specification of one restore, which shares its rules.
+    fn of(&self, name: &str, component: &ComponentSpec, snapshot: String) -> Spec {
+        Spec {
+            name: format!("{}.{name}", self.name),
+            snapshot,
+            sandbox: component.sandbox,
+            rto: component.rto,
+            rpo: component.rpo,
+            detect: self.detect,
+            decide: self.decide,
+            checks: component.checks.clone(),
+        }
+    }
+
+    /// Looks for what makes no sense, before anything starts.
+    ///
+    /// # Errors
+    /// What it is.
+    pub fn validate(&self) -> Result<(), DrillError> {
+        let all = ComponentSpec {
+            needs: BTreeSet::new(),
+            job: None,
+            sandbox: None,
+            rto: self.rto,
+            rpo: self.rpo,
+            checks: Vec::new(),
+        };
+        self.of("stack", &all, String::new()).validate()?;
+        for (name, component) in &self.components {
+            let within = |error: DrillError| DrillError::Spec(format!("component {name}: {error}"));
+            self.of(name, component, String::new()).validate().map_err(within)?;
+            let is_query = |check: &CheckSpec| !matches!(check, CheckSpec::Command(_));
+            if component.job.is_none() && component.checks.iter().any(is_query) {
+                let why = "it has no data of its own, so only commands can check it";
+                return Err(DrillError::Spec(format!("component {name}: {why}")));
+            }
+        }
+        if self.components.values().all(|component| component.job.is_none()) {
+            return Err(DrillError::Spec(format!(
+                "no component of stack {} has a job: nothing to restore",
+                self.stack
+            )));
+        }
+        Ok(())
+    }
+
+    fn hash(&self) -> Result<String, DrillError> {
+        let text = serde_json::to_vec(self).map_err(|error| DrillError::Evidence(error.to_string()))?;
+        Ok(blake3::hash(&text).to_hex().to_string())
+    }
+}
+
+/// Where a component's snapshots are.
+#[derive(Clone)]
+pub struct From<'s> {
+    pub repo: &'s Repository,
+    /// The repository's address, without secrets.
+    pub repository: String,
+}
+
+/// What a drill of a stack runs on.
+pub struct StackStage<'s> {
+    /// By component, for those that have a job.
+    pub from: BTreeMap<String, From<'s>>,
+    /// Which machine's snapshots, where several have a job of the name.
+    pub filter: Filter,
+    pub at: Timestamp,
+    pub now: Timestamp,
+    pub open_target: &'s OpenTarget<'s>,
+    pub ground: Ground,
+    pub machine: Machine,
+    /// Of the repository that keeps the evidence.
+    pub repository: String,
+    /// When recovery began: before the repositories were opened.
+    pub began: Instant,
+    pub progress: Arc<dyn Progress>,
+    pub cancel: &'s Cancel,
+}
+
+/// What threads share: sandboxes that stay, and what those that need them are told.
+#[derive(Default)]
+struct Kept {
+    sandboxes: Mutex<Vec<Box<dyn Sandbox>>>,
+    variables: Mutex<BTreeMap<String, Vec<(String, String)>>>,
+}
+
+impl Kept {
+    fn keep(&self, name: &str, sandbox: Box<dyn Sandbox>) {
+        let suffix: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+            .collect();
+        let mut found = Vec::new();
+        if let Some(path) = sandbox.path() {
+            found.push((format!("LIFEBOAT_DRILL_PATH_{suffix}"), path.to_string_lossy().into_owned()));
+        }
+        if let Some(address) = sandbox.address() {
+            found.push((format!("LIFEBOAT_DRILL_ADDRESS_{suffix}"), address));
+        }
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), found);
+        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
+    }
+
+    /// Of everything that is ready by now.
+    fn variables(&self) -> Vec<(String, String)> {
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+    }
+
+    /// Removes all, the last first; what could not be removed.
+    fn clean(&self) -> Vec<String> {
+        let mut sandboxes =
+            std::mem::take(&mut *self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut failed = Vec::new();
+        while let Some(sandbox) = sandboxes.pop() {
+            failed.extend(sandbox.clean().err().map(|error| error.to_string()));
+        }
+        failed
+    }
+}
+
+/// Runs a drill of a stack. Whatever happens, the evidence says it.
+///
+/// # Errors
+/// The specification makes no sense; then nothing was started.
+pub async fn run(spec: &StackSpec, stage: &StackStage<'_>) -> Result<Evidence, DrillError> {
+    spec.validate()?;
+    // Components are timed from when the first could begin.
+    let offset = stage.began.elapsed();
+    let located = seconds(offset);
+    // What nobody checks and has no data is not rehearsed.
+    let rehearsed = |component: &ComponentSpec| component.job.is_some() || !component.checks.is_empty();
+    let needs: Needs = spec
+        .components
+        .iter()
+        .filter(|(_, component)| rehearsed(component))
+        .map(|(name, component)| (name.clone(), component.needs.clone()))
+        .collect();
+    let kept = Kept::default();
+    let runtime = tokio::runtime::Handle::current();
+    let one = |name: &str| runtime.block_on(component(name, spec, stage, &kept));
+    let good = |evidence: &Evidence| matches!(evidence.verdict, Verdict::Met | Verdict::ObjectiveMissed);
+    let ended = waiting(|| side_by_side(&needs, WIDTH, stage.cancel, one, good));
+    // Not timed: cleaning is not recovery. It happens however the rest went.
+    let left_behind = waiting(|| kept.clean());
+
+    let mut evidence = empty(spec, stage, located)?;
+    let mut stack = StackRow {
+        name: spec.stack.clone(),
+        at: from_timestamp(stage.at).to_string(),
+        skew_seconds: None,
+        components: Vec::new(),
+        critical_path: Vec::new(),
+    };
+    for (name, wanted) in in_order(spec) {
+        let row = match ended.get(name) {
+            None => {
+                evidence.not_tested.push(format!("{name}: it has no job and no check"));
+                continue;
+            }
+            Some(Ended::Left { because }) => left(name, wanted, because.as_deref(), spec),
+            Some(Ended::Ran { value, began, ended }) => {
+                absorb(name, value, &mut evidence);
+                ran(name, wanted, value, offset + *began, offset + *ended, spec)
+            }
+        };
+        stack.components.push(row);
+    }
+    evidence
+        .not_tested
+        .extend(left_behind.into_iter().map(|what| format!("a sandbox was not removed whole: {what}")));
+    judge(&mut evidence, &mut stack, spec);
+    evidence.stack = Some(stack);
+    Ok(evidence)
+}
+
+/// Each after what it needs.
+fn in_order(spec: &StackSpec) -> Vec<(&String, &ComponentSpec)> {
+    let needs = spec.components.iter().map(|(name, component)| (name.clone(), component.needs.clone()));
+    let sorted = sorted(&needs.collect());
+    sorted.into_iter().filter_map(|(name, _)| spec.components.get_key_value(&name)).collect()
+}
+
+fn empty(spec: &StackSpec, stage: &StackStage<'_>, located: f64) -> Result<Evidence, DrillError> {
+    Ok(Evidence {
+        format: FORMAT.into(),
+        name: spec.name.clone(),
+        number: 1,
+        previous: None,
+        spec_hash: spec.hash()?,
+        started_at: from_timestamp(stage.now).to_string(),
+        machine: stage.machine.clone(),
+        repository: stage.repository.clone(),
+        snapshot: None,
+        sandbox: Some("one for each component, side by side where they do not need each other".into()),
+        phases: vec![Phase { name: "locate".into(), seconds: located }],
+        restored_bytes: 0,
+        checks: Vec::new(),
+        not_tested: Vec::new(),
+        objectives: objectives(spec.rto, spec.rpo),
+        measured: Measured {
+            declared_seconds: seconds(spec.detect + spec.decide),
+            window_days: WINDOW_DAYS,
+            ..Measured::default()
+        },
+        stack: None,
+        verdict: Verdict::CouldNotRun,
+        reason: None,
+    })
+}
+
+fn objectives(rto: Option<Duration>, rpo: Option<Duration>) -> Objectives {
+    Objectives { rto_seconds: rto.map(seconds), rpo_seconds: rpo.map(seconds) }
+}
+
+/// One component, on a thread of its own.
+async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &Kept) -> Evidence {
+    let nothing =
+        |reason: String| Evidence { verdict: Verdict::CouldNotRun, reason: Some(reason), ..blank(stage) };
+    let Some(wanted) = spec.components.get(name) else {
+        return nothing("an unknown component: this is a bug".into());
+    };
+    let ground = Ground { variables: kept.variables(), ..stage.ground.clone() };
+    let (Some(from), Some(job)) = (stage.from.get(name), &wanted.job) else {
+        return checked_only(name, wanted, ground, stage, kept);
+    };
+    let began = Instant::now();
+    let list = match from.repo.snapshots().await {
+        Ok(list) => list,
+        Err(error) => return nothing(error.to_string()),
+    };
+    let snapshot = match coherent::newest(&list, job, stage.at, &stage.filter) {
+        Ok(snapshot) => snapshot.id.hex(),
+        Err(error) => return nothing(error.to_string()),
+    };
+    let keep = |sandbox| kept.keep(name, sandbox);
+    let own = Stage {
+        repo: from.repo,
+        repository: from.repository.clone(),
+        open_target: stage.open_target,
+        ground,
+        machine: stage.machine.clone(),
+        began,
+        progress: stage.progress.clone(),
+        cancel: stage.cancel,
+        keep: Some(&keep),
+    };
+    // Its objectives count from the beginning of all, and are judged there.
+    let spec = Spec { rto: None, rpo: None, ..spec.of(name, wanted, snapshot) };
+    match super::run(&spec, &own).await {
+        Ok(evidence) => evidence,
+        Err(error) => nothing(error.to_string()),
+    }
+}
+
+/// A component without data: what it is made from is there, and its checks ask the rest.
+fn checked_only(
+    name: &str,
+    wanted: &ComponentSpec,
+    ground: Ground,
+    stage: &StackStage<'_>,
+    kept: &Kept,
+) -> Evidence {
+    let mut evidence = blank(stage);
+    let began = Instant::now();
+    let made = sandbox::provision(SandboxKind::Directory, &ground, &serde_json::Value::Null);
+    let mut sandbox = match made {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            evidence.reason = Some(error.to_string());
+            return evidence;
+        }
+    };
+    evidence.sandbox = Some("nothing of its own: it is asked beside what it needs".into());
+    for check in &wanted.checks {
+        evidence.checks.push(check::check(check, sandbox.as_mut(), stage.cancel));
+    }
+    kept.keep(name, sandbox);
+    let took = seconds(began.elapsed());
+    evidence.phases.push(Phase { name: "validate".into(), seconds: took });
+    evidence.measured.recovery_seconds = Some(took);
+    evidence.judge();
+    if stage.cancel.is_cancelled() {
+        (evidence.verdict, evidence.reason) = (Verdict::Interrupted, Some("interrupted".into()));
+        evidence.measured.recovery_seconds = None;
+    }
+    evidence
+}
+
+/// A component's evidence before anything happened; only what is looked at later is in it.
+fn blank(stage: &StackStage<'_>) -> Evidence {
+    Evidence {
+        format: FORMAT.into(),
+        name: String::new(),
+        number: 1,
+        previous: None,
+        spec_hash: String::new(),
+        started_at: String::new(),
+        machine: stage.machine.clone(),
+        repository: String::new(),
+        snapshot: None,
+        sandbox: None,
+        phases: Vec::new(),
+        restored_bytes: 0,
+        checks: Vec::new(),
+        not_tested: Vec::new(),
+        objectives: Objectives::default(),
+        measured: Measured::default(),
+        stack: None,
+        verdict: Verdict::CouldNotRun,
+        reason: None,
+    }
+}
+
+/// Takes over what the whole shares.
+fn absorb(name: &str, own: &Evidence, evidence: &mut Evidence) {
+    evidence.restored_bytes += own.restored_bytes;
+    evidence.checks.extend(own.checks.iter().map(|check| {
+        let mut check = check.clone();
+        check.name = format!("{name}: {}", check.name);
+        check
+    }));
+    evidence.not_tested.extend(own.not_tested.iter().map(|what| format!("{name}: {what}")));
+}
+
+fn left(name: &str, wanted: &ComponentSpec, because: Option<&str>, spec: &StackSpec) -> ComponentRow {
+    let (verdict, reason) = match because {
+        Some(needed) => (Verdict::CouldNotRun, format!("not begun: it needs {needed}")),
+        None => (Verdict::Interrupted, "not begun: interrupted".to_owned()),
+    };
+    ComponentRow {
+        name: name.to_owned(),
+        needs: needs_in(wanted, spec),
+        repository: String::new(),
+        snapshot: None,
+        sandbox: None,
+        began_seconds: None,
+        ready_seconds: None,
+        phases: Vec::new(),
+        restored_bytes: 0,
+        objectives: objectives(wanted.rto, wanted.rpo),
+        exposure_seconds: None,
+        worst_exposure_seconds: None,
+        verdict,
+        reason: Some(reason),
+    }
+}
+
+fn needs_in(wanted: &ComponentSpec, spec: &StackSpec) -> Vec<String> {
+    wanted.needs.iter().filter(|needed| spec.components.contains_key(*needed)).cloned().collect()
+}
+
+fn ran(
+    name: &str,
+    wanted: &ComponentSpec,
+    own: &Evidence,
+    began: Duration,
+    ended: Duration,
+    spec: &StackSpec,
+) -> ComponentRow {
+    // Cleaning is not in it: sandboxes stay until the end of all.
+    let ready = own.measured.recovery_seconds.map(|_| seconds(ended));
+    let mut row = ComponentRow {
+        repository: own.repository.clone(),
+        snapshot: own.snapshot.clone(),
+        sandbox: own.sandbox.clone(),
+        began_seconds: Some(seconds(began)),
+        ready_seconds: ready,
+        phases: own.phases.clone(),
+        restored_bytes: own.restored_bytes,
+        exposure_seconds: own.measured.exposure_seconds,
+        worst_exposure_seconds: own.measured.worst_exposure_seconds,
+        verdict: own.verdict,
+        reason: own.reason.clone(),
+        ..left(name, wanted, None, spec)
+    };
+    if row.verdict == Verdict::Met
+        && let Some(missed) = row.missed(seconds(spec.detect + spec.decide))
+    {
+        (row.verdict, row.reason) = (Verdict::ObjectiveMissed, Some(missed));
+    }
+    row
+}
+
+fn judge(evidence: &mut Evidence, stack: &mut StackRow, spec: &StackSpec) {
+    let points = stack.components.iter().filter_map(|row| row.snapshot.as_ref());
+    let points: Vec<jiff::Timestamp> = points.filter_map(|row| row.consistent_at.parse().ok()).collect();
+    if let (Some(first), Some(last), true) = (points.iter().min(), points.iter().max(), points.len() > 1) {
+        stack.skew_seconds = Duration::try_from(last.duration_since(*first)).ok().map(seconds);
+    }
+    let worst = |of: fn(&ComponentRow) -> Option<f64>| {
+        stack
+            .components
+            .iter()
+            .filter_map(of)
+            .fold(None, |worst: Option<f64>, value| Some(worst.map_or(value, |worst| worst.max(value))))
+    };
+    let measured = &mut evidence.measured;
+    measured.exposure_seconds = worst(|row| row.exposure_seconds);
+    measured.worst_exposure_seconds = worst(|row| row.worst_exposure_seconds);
+    let is_whole = stack.components.iter().all(|row| row.ready_seconds.is_some());
+    if is_whole {
+        measured.recovery_seconds = worst(|row| row.ready_seconds);
+        measured.end_to_end_seconds =
+            measured.recovery_seconds.map(|ready| seconds(spec.detect + spec.decide) + ready);
+    }
+    stack.critical_path = critical_path(&stack.components);
+    evidence.judge();
+    let own = (evidence.verdict, evidence.reason.clone());
+    let of_components = stack
+        .components
+        .iter()
+        .map(|row| (row.verdict, row.reason.as_ref().map(|reason| format!("{}: {reason}", row.name))));
+    let all = of_components.chain([own]);
+    if let Some((verdict, reason)) = all.min_by_key(|(verdict, _)| verdict.rank()) {
+        (evidence.verdict, evidence.reason) = (verdict, reason);
+    }
+}
+
+/// From the component that was ready last, back over whichever it waited for longest.
+fn critical_path(rows: &[ComponentRow]) -> Vec<String> {
+    let last = |rows: Vec<&ComponentRow>| {
+        let ready = |row: &&ComponentRow| row.ready_seconds.unwrap_or_default();
+        rows.into_iter().max_by(|a, b| ready(a).total_cmp(&ready(b))).map(|row| row.name.clone())
+    };
+    let mut path = Vec::new();
+    let mut next = last(rows.iter().collect());
+    while let Some(name) = next {
+        let row = rows.iter().find(|row| row.name == name);
+        let needs = row.map(|row| row.needs.as_slice()).unwrap_or_default();
+        next =
+            last(rows.iter().filter(|row| needs.contains(&row.name) && !path.contains(&row.name)).collect());
+        path.push(name);
+    }
+    path.reverse();
+    path
+}
