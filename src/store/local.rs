@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::direct::write_around_cache;
-use super::{Listed, Store, StoreError, StoreErrorKind, name};
+use super::{LARGEST_OBJECT_BYTES, Listed, Store, StoreError, StoreErrorKind, name, too_large};
 use crate::base::pool::Pool;
 
 /// Where a file system has no nameless files, a file with this prefix is renamed instead. A listing never
@@ -350,7 +350,16 @@ impl Store for LocalStore {
     }
 
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
-        let whole = |shared: &Shared, path: &Path| std::fs::read(path).map_err(|e| shared.absence(e));
+        let whole = |shared: &Shared, path: &Path| {
+            let mut file = File::open(path).map_err(|e| shared.absence(e))?;
+            let size = file.metadata()?.len();
+            if size > LARGEST_OBJECT_BYTES {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, too_large(size)));
+            }
+            let mut bytes = Vec::with_capacity(usize::try_from(size).map_err(io::Error::other)?);
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
         self.run("read", name, whole).await.map(Bytes::from)
     }
 

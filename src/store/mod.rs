@@ -90,6 +90,15 @@ pub enum StoreErrorKind {
     Other,
 }
 
+/// No object is larger: what claims to be is refused before memory is given to it, and no read of one takes longer
+/// than this needs on the slowest line we wait for.
+pub(crate) const LARGEST_OBJECT_BYTES: u64 = 512 << 20;
+
+/// What is said of an object that is larger.
+pub(crate) fn too_large(size_bytes: u64) -> String {
+    format!("has {size_bytes} bytes; no object of a repository has more than {LARGEST_OBJECT_BYTES}")
+}
+
 /// The location of errors about an address that names none.
 pub(crate) const ADDRESS: &str = "the repository's address";
 

@@ -16,10 +16,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::retry::Tries;
 use super::transport::Transport;
-use super::{Listed, Location, Store, StoreError, StoreErrorKind, StoreOptions, name, temp};
-
-/// No object is larger, so no read of one takes longer than this needs on the slowest line we wait for.
-const LARGEST_OBJECT_BYTES: u64 = 512 << 20;
+use super::{
+    LARGEST_OBJECT_BYTES, Listed, Location, Store, StoreError, StoreErrorKind, StoreOptions, name, temp,
+};
 
 /// See the module's page.
 pub(super) struct RemoteStore {

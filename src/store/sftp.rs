@@ -22,7 +22,9 @@ use tokio::io::AsyncSeekExt;
 use super::pace::Pace;
 use super::retry::Tries;
 use super::ssh::{Server, Session};
-use super::{Listed, Store, StoreError, StoreErrorKind, StoreOptions, name, temp};
+use super::{
+    LARGEST_OBJECT_BYTES, Listed, Store, StoreError, StoreErrorKind, StoreOptions, name, temp, too_large,
+};
 
 /// Sessions at once. A Hetzner Storage Box allows ten for the whole account.
 pub const MAX_SESSIONS: usize = 6;
@@ -30,9 +32,6 @@ pub const MAX_SESSIONS: usize = 6;
 const BLOCK_BYTES: u64 = 128 << 10;
 /// Requests under way in one operation: 4 MiB, enough for 100 MB/s at 40 ms.
 const WINDOW_BLOCKS: usize = 32;
-/// No object is larger; also bounds what a server's word about a size makes us allocate.
-const LARGEST_OBJECT_BYTES: u64 = 512 << 20;
-
 /// See the module's page.
 pub(super) struct SftpStore {
     server: Server,
@@ -309,10 +308,7 @@ impl SftpStore {
         let mut file = self.soon(session.sftp.open(path)).await?;
         let size = self.soon(file.metadata()).await?.len().unwrap_or(0);
         if size > LARGEST_OBJECT_BYTES {
-            return Err(Failure::Kind(
-                StoreErrorKind::Other,
-                format!("{size} bytes are more than any object has"),
-            ));
+            return Err(Failure::Kind(StoreErrorKind::Other, too_large(size)));
         }
         let whole = self.read(&file, 0, size).await?;
         self.soon(file.close()).await?;

@@ -12,8 +12,8 @@ use http::{Method, Request, Response, header};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 use tokio::time::{Instant, Sleep};
 
-use super::StoreOptions;
 use super::pace::{PIECE_BYTES, Pace};
+use super::{LARGEST_OBJECT_BYTES, StoreOptions, too_large};
 
 /// See the module's page.
 pub(super) struct Transport {
@@ -90,6 +90,9 @@ impl HttpTransport for Transport {
         let length = answer.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
         let expected = length.filter(|_| !is_head && !encoded);
+        if let Some(size_bytes) = expected.filter(|length| *length > LARGEST_OBJECT_BYTES) {
+            return Err(Error::new(ErrorKind::Unexpected, too_large(size_bytes)));
+        }
 
         let mut response =
             Response::builder().status(answer.status()).version(answer.version()).extension(uri);
@@ -98,6 +101,7 @@ impl HttpTransport for Transport {
         }
         let body = PacedStream {
             inner: Box::pin(answer.bytes_stream()),
+            taken_bytes: 0,
             pace: self.download.clone(),
             pause: None,
             idle: self.options.timeout,
@@ -161,6 +165,7 @@ impl http_body::Body for PacedBody {
 /// A response's body: paced, and an error when nothing arrives for `idle`.
 struct PacedStream {
     inner: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send + Sync>>,
+    taken_bytes: u64,
     pace: Pace,
     pause: Pause,
     idle: Duration,
@@ -180,6 +185,11 @@ impl Stream for PacedStream {
             return match self.inner.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => continue,
                 Poll::Ready(Some(Ok(bytes))) => {
+                    self.taken_bytes += bytes.len() as u64;
+                    if self.taken_bytes > LARGEST_OBJECT_BYTES {
+                        let error = Error::new(ErrorKind::Unexpected, too_large(self.taken_bytes));
+                        return Poll::Ready(Some(Err(error)));
+                    }
                     self.pause = pause_until(self.pace.book(bytes.len()));
                     let deadline = Instant::now() + self.idle;
                     self.give_up.as_mut().reset(deadline);
