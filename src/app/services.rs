@@ -17,6 +17,7 @@ use crate::source::docker::capture::DockerCapture;
 use crate::source::docker::daemon::Daemon;
 use crate::source::docker::rebuild::ProjectTarget;
 use crate::source::docker::target::VolumeTarget;
+use crate::source::mariadb::{self, MariaCapture, MariaTarget};
 use crate::source::postgres::{self, Address, Direct, PostgresCapture, PostgresTarget, RestoreFlags};
 use crate::source::redis::address::Address as RedisAddress;
 use crate::source::redis::capture::RedisCapture;
@@ -67,9 +68,11 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 12] = [
+const SCHEMES: [&str; 14] = [
     "docker-project:",
     "docker-volume:",
+    "mariadb://",
+    "mysql://",
     "provider-snapshot:",
     "postgresql://",
     "postgres://",
@@ -138,9 +141,44 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             let capture = PostgresCapture::start(parsed, Box::new(reach), world)?;
             Ok(OpenCapture { capture: Box::new(capture), kind: "postgres", job })
         }
+        Some(("mariadb://" | "mysql://", _)) => {
+            let (parsed, world) = mariadb(address, around)?;
+            let capture = MariaCapture::start(parsed, world)?;
+            Ok(OpenCapture { capture: Box::new(capture), kind: "mariadb", job: shown(address) })
+        }
         Some((scheme, rest)) => unserved::capture(scheme, rest, around)?.ok_or_else(|| unknown(address)),
         None => Err(unknown(address)),
     }
+}
+
+/// An address of MariaDB or MySQL; of one in a container with what its container says.
+fn mariadb(address: &str, around: &Surroundings) -> Result<(mariadb::Address, mariadb::World), AppError> {
+    let mut parsed =
+        mariadb::Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
+    let server = &mut parsed.server;
+    if let Some(found) = in_container(&server.user, &server.host, server.port, around)? {
+        server.host = found.address.to_string();
+        let mut root = None;
+        for name in ["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"] {
+            root = root.or(found.secret(name).map_err(SourceError::from)?);
+        }
+        server.user = "root".into();
+        if server.password.is_none() && server.password_file.is_none() {
+            server.password = root;
+        }
+    }
+    let Surroundings { settings, .. } = around;
+    let world = mariadb::World {
+        cancel: around.cancel.clone(),
+        now: around.now,
+        spool: around.spool.clone(),
+        path: settings.path.clone(),
+        password: settings.mysql_password.clone(),
+        options: settings.mysql_options.clone(),
+        user: around.user.clone(),
+        withheld: SECRET_VARIABLES,
+    };
+    Ok((parsed, world))
 }
 
 /// An address of PostgreSQL and the way there.
@@ -187,6 +225,9 @@ pub fn shown(address: &str) -> String {
         }
         Some((scheme @ ("postgres://" | "postgresql://"), _)) => {
             Address::parse(address).map_or_else(|_| format!("{scheme}…"), |address| address.shown())
+        }
+        Some((scheme @ ("mariadb://" | "mysql://"), _)) => {
+            mariadb::Address::parse(address).map_or_else(|_| format!("{scheme}…"), |address| address.shown())
         }
         _ => address.to_owned(),
     }
@@ -270,6 +311,11 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let TargetFlags { force, replace_roles, after_sql, jobs, .. } = flags;
             let flags = RestoreFlags { force, replace_roles, after_sql, jobs };
             Ok(Box::new(PostgresTarget::new(parsed, Box::new(reach), world, flags)))
+        }
+        Some(("mariadb://" | "mysql://", _)) => {
+            let (parsed, world) = mariadb(address, around)?;
+            let flags = mariadb::RestoreFlags { force: flags.force, replace_users: flags.replace_roles };
+            Ok(Box::new(MariaTarget::new(parsed, world, flags)))
         }
         Some((scheme, rest)) => {
             unserved::target(scheme, rest, flags.force, around)?.ok_or_else(|| unknown(address))

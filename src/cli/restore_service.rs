@@ -26,7 +26,7 @@ pub struct ServiceArgs {
     /// Empty the service first (Redis)
     #[arg(long, requires = "force")]
     flush_first: bool,
-    /// Give roles that exist the rights and passwords of the snapshot (PostgreSQL)
+    /// Give roles and users that exist the rights and passwords of the snapshot (PostgreSQL, MariaDB)
     #[arg(long)]
     replace_roles: bool,
     /// SQL to run in the proven database before it takes its name (PostgreSQL)

@@ -17,6 +17,10 @@ pub struct ServiceSettings {
     pub postgres_pass_file: Option<PathBuf>,
     /// `REDISCLI_AUTH`
     pub redis_password: Option<Secret>,
+    /// `MYSQL_PWD`
+    pub mysql_password: Option<Secret>,
+    /// `.my.cnf` in the home folder.
+    pub mysql_options: Option<PathBuf>,
     /// `DOCKER_HOST`: where the Docker daemon listens, when not at the usual place.
     pub docker_host: Option<String>,
     /// How a state in a bucket is reached: as the repository's storage is.
@@ -39,6 +43,8 @@ impl ServiceSettings {
             postgres_password: environment.bytes("PGPASSWORD").map(Secret::from_bytes),
             postgres_pass_file: environment.path("PGPASSFILE").or_else(home),
             redis_password: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes),
+            mysql_password: environment.bytes("MYSQL_PWD").map(Secret::from_bytes),
+            mysql_options: environment.home().map(|home| home.join(".my.cnf")),
             docker_host: environment.path("DOCKER_HOST").map(|host| host.to_string_lossy().into_owned()),
             store: store.clone(),
             s3_region: text(&["AWS_REGION", "AWS_DEFAULT_REGION"]),

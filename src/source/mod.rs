@@ -11,6 +11,7 @@ pub mod files;
 pub mod git;
 pub mod hook;
 pub mod kubernetes;
+pub mod mariadb;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;

@@ -8,6 +8,7 @@
 
 pub mod dockerd;
 pub mod kubernetes;
+pub mod mariadb;
 pub mod postgres;
 pub mod redis;
 pub mod seaweed;

@@ -218,7 +218,7 @@ pub fn shared(major: u32) -> &'static Postgres {
 }
 
 /// Nothing of a shared server is dropped, so somebody else removes its folder once this process is gone.
-fn remove_after_us(folder: &Path) {
+pub(super) fn remove_after_us(folder: &Path) {
     let script = "(while kill -0 $0; do sleep 1; done 2>/dev/null; sleep 1; rm -rf \"$1\") &";
     let mut command = Command::new("/bin/sh");
     command

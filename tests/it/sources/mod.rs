@@ -7,6 +7,7 @@ mod docker;
 mod git;
 mod hook;
 mod kubernetes;
+mod mariadb;
 mod postgres;
 mod redis;
 mod sqlite;
