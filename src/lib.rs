@@ -17,6 +17,7 @@
 //! | 3 | `pack` | chunks gathered into sealed blocks and packs; the index map |
 //! | 4 | `repo` | an opened repository: keys, snapshots, trees, the protocol's objects, the local cache |
 //! | 5 | `engine` | one verb per file or folder |
+//! | 6 | `runbook` | executable Markdown: parse, check, run, transcript |
 //! | 7 | `drill` | rehearse a recovery: sandbox, checks, measures, evidence |
 //! | 8 | `config` | environment and files → each module's own options |
 //! | 9 | `app` | the composition root |
@@ -33,6 +34,7 @@ pub mod format;
 pub mod pack;
 pub mod policy;
 pub mod repo;
+pub mod runbook;
 pub mod seal;
 pub mod source;
 pub mod store;

@@ -6,6 +6,7 @@ pub mod acceptances;
 pub mod drills;
 pub mod kits;
 mod logging;
+pub mod runbooks;
 pub mod services;
 mod signals;
 mod unserved;

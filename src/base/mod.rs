@@ -4,6 +4,7 @@ pub mod byte_size;
 pub mod cancel;
 pub mod clock;
 pub mod order;
+pub mod own_file;
 pub mod pool;
 pub mod process;
 pub mod progress;

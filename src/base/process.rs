@@ -170,6 +170,11 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Its process group, which everything it starts belongs to.
+    pub fn group(&self) -> Option<i32> {
+        self.group.map(|group| group.as_raw_nonzero().get())
+    }
+
     /// Whether its standard output was read to the end.
     pub fn at_end(&self) -> bool {
         self.at_end

@@ -22,10 +22,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     for (name, repository) in &file.repository {
         context.settings_of(repository).map_err(|error| error.within(&format!("repository {name}")))?;
     }
-    for (name, drill) in &file.drill {
+    for (name, drill) in file.drill.iter().filter(|(_, drill)| drill.runbook.is_none()) {
         match drill.stack {
             Some(_) => super::drill::stack_spec_of(name, drill, file).map(drop)?,
             None => super::drill::spec_of(name, drill).map(drop)?,
+        }
+    }
+    for (name, drill) in &file.drill {
+        if let Some(runbook) = &drill.runbook {
+            let path = found.path.with_file_name(runbook);
+            super::runbook::refuse(&path).map_err(|error| error.within(&format!("drill {name}")))?;
         }
     }
     let impossible = file.impossible(jiff::Timestamp::now());

@@ -89,6 +89,21 @@ impl Context {
         }
     }
 
+    /// `--config`, as it was given.
+    pub fn config_flag(&self) -> Option<&std::path::Path> {
+        self.overrides.config.as_deref()
+    }
+
+    /// `--repository`, as it was given.
+    pub fn repository_flag(&self) -> Option<&str> {
+        self.overrides.repository.as_deref()
+    }
+
+    /// `--option`, as they were given.
+    pub fn option_flags(&self) -> &[(String, String)] {
+        &self.overrides.storage
+    }
+
     /// The configuration file.
     pub fn file(&self) -> Result<ConfigFile, CliError> {
         Ok(file::load(self.overrides.config.as_deref(), &Environment::of_process())?)

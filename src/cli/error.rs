@@ -11,6 +11,7 @@ use crate::config::file::FileError;
 use crate::drill::DrillError;
 use crate::engine::EngineError;
 use crate::repo::RepoError;
+use crate::runbook::RunbookError;
 use crate::source::capture::SourceError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -249,6 +250,16 @@ impl From<DrillError> for CliError {
             DrillError::Spec(_) => Self::from_chain(Exit::Usage, &error),
             DrillError::Local { .. } | DrillError::Evidence(_) => Self::from_chain(Exit::Failed, &error),
         }
+    }
+}
+
+impl From<RunbookError> for CliError {
+    fn from(error: RunbookError) -> Self {
+        let exit = match error {
+            RunbookError::Local { .. } => Exit::Failed,
+            RunbookError::File(_) | RunbookError::Syntax { .. } | RunbookError::Refused(_) => Exit::Usage,
+        };
+        Self::from_chain(exit, &error)
     }
 }
 

@@ -51,6 +51,7 @@ mod restore;
 mod restore_service;
 mod restore_stack;
 mod run;
+mod runbook;
 mod snapshots;
 mod stats;
 pub mod text;
@@ -133,6 +134,8 @@ enum Command {
     Plan(plan::Args),
     /// Rehearse a recovery: restore into a sandbox, check, measure, keep the evidence
     Drill(drill::Args),
+    /// Follow or rehearse a document for the worst hour
+    Runbook(runbook::Args),
     /// Say what is meant to be gone from a job
     Job(job::Args),
     /// Make or show the recovery kit: what is needed when everything else is gone
@@ -169,6 +172,7 @@ impl Command {
             Self::Key(_) => "key",
             Self::Plan(_) => "plan",
             Self::Drill(_) => "drill",
+            Self::Runbook(_) => "runbook",
             Self::Job(_) => "job",
             Self::Kit(_) => "kit",
             Self::Completions(_) => "completions",
@@ -201,6 +205,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Key(args) => key::run(args, context).await,
         Command::Plan(args) => plan::run(&args, context).await,
         Command::Drill(args) => drill::run(args, context).await,
+        Command::Runbook(args) => runbook::run(args, context).await,
         Command::Job(args) => job::run(args, context).await,
         Command::Kit(args) => kit::run(args, context).await,
         Command::Completions(args) => completions::run(args, context).await,

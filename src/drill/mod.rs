@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod history;
 pub mod report;
 mod run;
+pub mod runbook;
 pub mod sandbox;
 pub mod spec;
 pub mod stack;

@@ -20,6 +20,7 @@ mod model;
 mod plain;
 mod reading;
 mod restore;
+mod runbook;
 mod services;
 mod small;
 mod sources;

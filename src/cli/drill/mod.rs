@@ -9,7 +9,8 @@ mod table;
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;
 
-pub use rehearse::spec_of;
+pub use rehearse::{keep, spec_of};
+pub use show::text;
 pub use stack::spec_of as stack_spec_of;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 /// The exit code of a drill.
-fn exit(verdict: Verdict) -> Exit {
+pub fn exit(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Met => Exit::Ok,
         Verdict::CouldNotRun => Exit::Failed,

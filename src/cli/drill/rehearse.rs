@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::backup::service::surroundings;
+use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
 use super::exit;
 use super::show::text;
@@ -199,6 +200,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             if drill.stack.is_some() {
                 return super::stack::rehearse(&args, name, drill, &found, &of_drill).await;
             }
+            if let Some(runbook) = &drill.runbook {
+                return of_runbook(&args, name, drill, &found.path.with_file_name(runbook), &of_drill).await;
+            }
             one(&args, spec_of(name, drill)?, &of_drill).await
         };
         exits.push(match ended.await {
@@ -207,6 +211,21 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         });
     }
     Ok(Exit::worst_of(exits))
+}
+
+/// A drill whose steps stand in a document.
+async fn of_runbook(
+    args: &Args,
+    name: &str,
+    drill: &file::Drill,
+    runbook: &Path,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let set = drill.set.clone().into_iter().collect();
+    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    let signed = rehearse_drill(name, runbook.to_owned(), set, !args.no_keep, scratch, context).await?;
+    write_all(args, &signed, &[])?;
+    Ok(exit(signed.evidence.verdict))
 }
 
 async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliError> {
@@ -283,7 +302,8 @@ pub async fn finish(rehearsed: Rehearsed<'_>, args: &Args, context: &Context) ->
     Ok(exit(signed.evidence.verdict))
 }
 
-async fn keep(repo: &Repository, signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
+/// Keeps evidence in the repository it speaks of.
+pub async fn keep(repo: &Repository, signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
     let settings = &context.settings;
     let options = BackupOptions {
         job: String::new(),

@@ -246,9 +246,18 @@ impl File {
 
     fn check_drill(&self, drill: &Drill) -> Result<(), String> {
         self.repository_of_drill(drill)?;
+        if drill.runbook.is_some() {
+            return of_runbook(drill);
+        }
+        if !drill.set.is_empty() {
+            return Err("set belongs to runbook".into());
+        }
         match (&drill.restore, &drill.stack) {
             (None, None) => {
-                return Err("say what to restore: restore = \"JOB@latest\" or stack = \"NAME\"".into());
+                return Err(
+                    "say what to restore: restore = \"JOB@latest\", stack = \"NAME\" or runbook = \"FILE\""
+                        .into(),
+                );
             }
             (Some(_), Some(_)) => return Err("restore and stack: write one of them".into()),
             (Some(_), None) if !drill.component.is_empty() || drill.at.is_some() => {
@@ -287,4 +296,17 @@ impl OneOrMany {
             Self::Many(many) => many.iter().map(String::as_str).collect(),
         }
     }
+}
+
+/// A runbook says itself what is restored, checked and wanted.
+fn of_runbook(drill: &Drill) -> Result<(), String> {
+    if drill.restore.is_some() || drill.stack.is_some() {
+        return Err("restore, stack and runbook: write one of them".into());
+    }
+    let of_others = [&drill.at, &drill.sandbox, &drill.rto, &drill.rpo, &drill.detect, &drill.decide];
+    let says_more = of_others.into_iter().any(Option::is_some) || !drill.checks.is_empty();
+    if says_more || !drill.component.is_empty() || !drill.secrets.is_empty() {
+        return Err("objectives, checks and sandbox stand in the runbook itself".into());
+    }
+    Ok(())
 }

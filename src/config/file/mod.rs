@@ -17,6 +17,7 @@ pub use model::{
 };
 
 use super::{Environment, Origin, PasswordSource};
+use crate::base::own_file::{self, OwnFileError, Trust};
 
 /// A larger file is none of ours.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -27,10 +28,8 @@ const NAME: &str = "lifeboat.toml";
 pub enum FileError {
     #[error("there is no configuration file\nhint: --config FILE, or one of {}", .looked.join(", "))]
     None { looked: Vec<String> },
-    #[error("cannot read {}: {cause}", path.display())]
-    Unreadable { path: PathBuf, cause: std::io::Error },
-    #[error("{} may be written by others, and what it says is run as you\nhint: chmod go-w {}", path.display(), path.display())]
-    Unsafe { path: PathBuf },
+    #[error(transparent)]
+    File(#[from] OwnFileError),
     #[error("{}:{line}: {message}{}", path.display(), hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
     Syntax { path: PathBuf, line: usize, message: String, hint: Option<String> },
     #[error("{}{}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
@@ -76,21 +75,7 @@ pub fn load(named: Option<&Path>, environment: &Environment) -> Result<ConfigFil
 }
 
 fn read(path: &Path) -> Result<ConfigFile, FileError> {
-    use std::io::Read as _;
-    use std::os::unix::fs::MetadataExt as _;
-    let unreadable = |cause| FileError::Unreadable { path: path.to_owned(), cause };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    let me = rustix::process::geteuid().as_raw();
-    if metadata.mode() & 0o022 != 0 || ![0, me].contains(&metadata.uid()) {
-        return Err(FileError::Unsafe { path: path.to_owned() });
-    }
-    let mut text = String::new();
-    file.take(LIMIT_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > LIMIT_BYTES {
-        return Err(unreadable(std::io::Error::other("it is larger than any configuration")));
-    }
-    parse(path, &text)
+    parse(path, &own_file::read(path, LIMIT_BYTES, Trust::Own)?)
 }
 
 /// Reads the text of a file.

@@ -151,6 +151,11 @@ pub struct Drill {
     pub restore: Option<String>,
     /// Or a stack, all of it.
     pub stack: Option<String>,
+    /// Or a runbook: its file, relative to this one.
+    pub runbook: Option<PathBuf>,
+    /// Of a runbook: values of its variables.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
     /// Of a stack: as it was at or before this time.
     pub at: Option<String>,
     /// Of a stack: what is asked of a component.

@@ -6,6 +6,7 @@
 use toml::{Table, Value};
 
 use super::ConfigFile;
+use crate::base::own_file::OwnFileError;
 
 const LEFT_OUT: &str = "(left out)";
 /// Parts of a key's name by which its value is a secret, whatever it is.
@@ -17,9 +18,9 @@ impl ConfigFile {
     /// # Errors
     /// It cannot be read again.
     pub fn redacted(&self) -> Result<String, super::FileError> {
-        let unreadable = |cause| super::FileError::Unreadable { path: self.path.clone(), cause };
+        let unreadable = |cause| OwnFileError::Unreadable { path: self.path.clone(), cause };
         let text = std::fs::read_to_string(&self.path).map_err(unreadable)?;
-        redact(&text).map_err(|cause| unreadable(std::io::Error::other(cause)))
+        Ok(redact(&text).map_err(|cause| unreadable(std::io::Error::other(cause)))?)
     }
 }
 

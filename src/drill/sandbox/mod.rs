@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use sweep::sweep;
+pub use sweep::{end_all_in, sweep};
 
 use super::DrillError;
 use crate::base::cancel::Cancel;

@@ -36,8 +36,8 @@ fn maker_of(name: &str) -> Option<i32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
-/// Ends every process that works in the folder or below it.
-fn end_all_in(folder: &Path) {
+/// Ends every process that works in the folder or below it, such as servers that a runbook started.
+pub fn end_all_in(folder: &Path) {
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
     for process in processes.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
