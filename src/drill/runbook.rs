@@ -71,6 +71,7 @@ pub fn evidence(runbook: &Runbook, outcome: &Outcome, about: About) -> Evidence 
         machine: about.machine,
         repository: about.repository,
         snapshot: about.snapshot,
+        stack: None,
         sandbox: Some(about.sandbox),
         phases,
         restored_bytes: 0,

@@ -177,7 +177,14 @@ fn set(front: &mut Front, line: &Line, below: &[Line]) -> Result<(), Fault> {
         ));
     }
     match line.key {
-        "name" => front.name = value(line)?,
+        "name" => {
+            front.name = value(line)?;
+            // Records are kept in a folder of this name.
+            let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if !front.name.chars().all(is_name) {
+                return Err(Fault::new(line.number, "name: is lower-case letters, digits and -"));
+            }
+        }
         "components" => {
             let text = value(line)?;
             let list = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);

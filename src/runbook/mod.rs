@@ -113,8 +113,8 @@ impl Runbook {
     pub fn steps_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for step in &self.steps {
-            let Step { name, text, phase, expect, role, kind, .. } = step;
-            for part in [name, text, &format!("{phase:?} {expect:?} {role:?} {kind:?}")] {
+            let Step { name, text, phase, expected, role, kind, .. } = step;
+            for part in [name, text, &format!("{phase:?} {expected:?} {role:?} {kind:?}")] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
                 hasher.update(part.as_bytes());
             }

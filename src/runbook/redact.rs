@@ -90,7 +90,7 @@ pub(super) fn looks_secret(line: &str) -> Option<&'static str> {
     if line.contains("-----BEGIN ") && line.contains("PRIVATE KEY") {
         return Some("a private key");
     }
-    let words = || line.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./+=".contains(c)));
+    let words = || line.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./+".contains(c)));
     for word in words() {
         let long =
             |prefix: &str, least: usize| word.starts_with(prefix) && word.len() >= prefix.len() + least;

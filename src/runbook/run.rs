@@ -250,7 +250,7 @@ impl Runner<'_> {
 
     fn shell(&mut self, step: &Step, language: Language, at: String) -> Result<StepRecord, RunbookError> {
         let clock = Instant::now();
-        let mut output = Output { expect: step.expect.clone(), ..Output::default() };
+        let mut output = Output { expected: step.expected.clone(), ..Output::default() };
         let watch = Watch::start(self.options.cancel.clone(), step.timeout);
         let ran = self.spawn(step, language, &watch.cancel, &mut output);
         let is_late = watch.end();
@@ -263,7 +263,7 @@ impl Runner<'_> {
                 let limit = step.timeout.as_secs();
                 (Ending::TimedOut, None, Some(format!("it took longer than {limit} s and was ended")))
             }
-            Ok(()) => match &step.expect {
+            Ok(()) => match &step.expected {
                 Some(expected) if !output.has_seen => {
                     (Ending::Failed, Some(0), Some(format!("its output does not contain {expected:?}")))
                 }
@@ -392,7 +392,7 @@ impl Watch {
 struct Output {
     line: Vec<u8>,
     kept: String,
-    expect: Option<String>,
+    expected: Option<String>,
     has_seen: bool,
 }
 
@@ -416,7 +416,7 @@ impl Output {
         self.line.clear();
         // A progress line that was written over: only its last state counts.
         let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
-        self.has_seen |= self.expect.as_ref().is_some_and(|expected| text.contains(expected.as_str()));
+        self.has_seen |= self.expected.as_ref().is_some_and(|expected| text.contains(expected.as_str()));
         let clean: String = redactor
             .clean(text)
             .chars()

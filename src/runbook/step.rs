@@ -99,7 +99,7 @@ pub struct Step {
     pub confirm: Option<String>,
     pub rollback: Option<Rollback>,
     /// Its output must contain this.
-    pub expect: Option<String>,
+    pub expected: Option<String>,
     pub role: Role,
 }
 
@@ -185,7 +185,7 @@ pub(super) fn parse(info: &str, line: usize, text: &str, heading: &str) -> Resul
             true => Rollback::Words(text),
             false => Rollback::Step(text),
         }),
-        expect: fields.word("expect")?,
+        expected: fields.word("expect")?,
         role: fields.role()?,
         name,
     };

@@ -30,7 +30,7 @@ pub fn markdown(runbook: &Runbook, outcome: &Outcome, about: &About) -> String {
     let _ =
         writeln!(text, "**{}** after {}{why}.\n", capitalised(outcome.ended), span(outcome.recovery_seconds));
     for (name, value) in about.variables {
-        let _ = writeln!(text, "- `{name}` = `{}`", value.replace('`', "'"));
+        let _ = writeln!(text, "- `{name}` = `{}`", value.replace(['\n', '\r'], " ").replace('`', "'"));
     }
     let _ = writeln!(text, "\n| at | step | phase | took | how |\n|---|---|---|--:|---|");
     for record in &outcome.steps {
@@ -48,15 +48,18 @@ pub fn markdown(runbook: &Runbook, outcome: &Outcome, about: &About) -> String {
         let Some(step) = runbook.step(&record.step) else { continue };
         let _ = writeln!(text, "\n## {}: {}\n", record.step, record.ending.words());
         if let Some(why) = &record.why {
-            let _ = writeln!(text, "{}\n", sentence(why));
+            let _ = writeln!(text, "{}", sentence(why));
         }
         if record.ending == Ending::Skipped {
             continue;
         }
+        if record.why.is_some() {
+            text.push('\n');
+        }
         let language = if matches!(step.kind, Kind::Shell(_)) { "sh" } else { "text" };
-        let _ = writeln!(text, "{}", fenced(language, &step.text));
+        let _ = write!(text, "{}", fenced(language, &step.text));
         if !record.output.trim().is_empty() {
-            let _ = writeln!(text, "{}", fenced("text", &record.output));
+            let _ = write!(text, "\n{}", fenced("text", &record.output));
         }
     }
     if !about.not_tested.is_empty() {
@@ -82,7 +85,7 @@ fn sentence(why: &str) -> String {
 fn fenced(language: &str, text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
-    format!("{fence}{language}\n{}\n{fence}", text.trim_end_matches('\n'))
+    format!("{fence}{language}\n{}\n{fence}\n", text.trim_end_matches('\n'))
 }
 
 /// `0.4 s`, `12.3 s`, `4 min 05 s`.

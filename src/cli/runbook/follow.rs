@@ -41,9 +41,10 @@ pub struct Args {
     /// Rehearse it: in a sandbox, without questions, measured, the evidence kept
     #[arg(long, conflicts_with_all = ["from", "resume", "confirm"])]
     drill: bool,
-    /// Write date and time of a drill that passed into the runbook
-    #[arg(long, requires = "drill")]
-    pub record: bool,
+    /// Write date and time of a drill that passed into the runbook, and in words where or with what data
+    #[arg(long, value_name = "WORDS", requires = "drill", num_args = 0..=1, require_equals = true,
+          default_missing_value = "")]
+    pub record: Option<String>,
     /// Keep the drill's evidence on this machine only, not in the repository
     #[arg(long, requires = "drill")]
     pub no_keep: bool,
@@ -136,7 +137,14 @@ fn lock(folder: &Path) -> Result<File, CliError> {
 }
 
 fn past(folder: &Path, args: &Args, context: &Context) -> Result<Option<Past>, CliError> {
-    let past = newest(folder)?;
+    let past = match newest(folder) {
+        // In an emergency an old record that cannot be read keeps nobody from beginning.
+        Err(error) if !args.resume => {
+            context.warn(error);
+            None
+        }
+        past => past?,
+    };
     if let Some(open) = past.as_ref().and_then(|past| past.open.as_ref())
         && let Some(group) = open.still_runs()
     {

@@ -35,7 +35,7 @@ pub async fn run(args: &follow::Args, context: &Context) -> Result<Exit, CliErro
         file,
         name: None,
         set: args.set.clone(),
-        record: args.record,
+        record: args.record.clone(),
         keep: !args.no_keep,
         scratch: args.scratch.clone().unwrap_or_else(std::env::temp_dir),
         transcript: args.transcript.clone(),
@@ -53,7 +53,7 @@ pub async fn rehearse_drill(
     context: &Context,
 ) -> Result<SignedEvidence, CliError> {
     let drill =
-        Drill { file, name: Some(name.to_owned()), set, record: false, keep, scratch, transcript: None };
+        Drill { file, name: Some(name.to_owned()), set, record: None, keep, scratch, transcript: None };
     rehearse(&drill, context).await
 }
 
@@ -62,7 +62,8 @@ struct Drill {
     /// Under which the evidence is filed; else the runbook's own.
     name: Option<String>,
     set: Vec<(String, String)>,
-    record: bool,
+    /// Whether the runbook itself tells of it, and what besides.
+    record: Option<String>,
     keep: bool,
     scratch: PathBuf,
     transcript: Option<PathBuf>,
@@ -95,8 +96,8 @@ async fn rehearse(drill: &Drill, context: &Context) -> Result<SignedEvidence, Cl
     } else if !context.quiet || !evidence.verdict.is_passed() {
         context.print(text(evidence))?;
     }
-    if drill.record {
-        record(&runbook, evidence, context)?;
+    if let Some(words) = &drill.record {
+        record(&runbook, evidence, words, context)?;
     }
     kept?;
     Ok(signed)
@@ -195,6 +196,7 @@ async fn in_sandbox(
         path: context.settings.services.path.clone(),
         withheld: crate::config::SECRET_VARIABLES,
         cancel: context.cancel.clone(),
+        variables: Vec::new(),
     };
     let snapshot = snapshot(runbook, set, repo).await?;
     let facts = match &snapshot {
@@ -369,7 +371,7 @@ async fn before(
     Ok(history::place(evidence, &before)?)
 }
 
-fn record(runbook: &Runbook, evidence: &Evidence, context: &Context) -> Result<(), CliError> {
+fn record(runbook: &Runbook, evidence: &Evidence, words: &str, context: &Context) -> Result<(), CliError> {
     let recovery = evidence.measured.recovery_seconds.filter(|_| evidence.verdict.is_passed());
     let Some(recovery) = recovery else {
         context.warn("only a drill that passed is recorded in the runbook");
@@ -380,7 +382,10 @@ fn record(runbook: &Runbook, evidence: &Evidence, context: &Context) -> Result<(
         line: 0,
         rto: std::time::Duration::try_from_secs_f64(recovery).unwrap_or_default(),
         date: evidence.started_at.get(..10).unwrap_or_default().to_owned(),
-        machine: format!("{} cores, {}", evidence.machine.cores, evidence.machine.system),
+        machine: match words {
+            "" => format!("{} cores, {}", evidence.machine.cores, evidence.machine.system),
+            words => format!("{} cores, {}, {words}", evidence.machine.cores, evidence.machine.system),
+        },
         steps: steps[..SHORT].to_owned(),
     };
     runbook::record(runbook, &measured)?;

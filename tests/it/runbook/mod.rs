@@ -38,6 +38,10 @@ pub fn drill(machine: &Machine, file: &Path, set: &[(&str, &str)]) -> Said {
     let mut arguments =
         vec!["--json", "runbook", "run", file.to_str().unwrap(), "--drill", "--scratch", "scratch"];
     arguments.extend(set.iter().map(String::as_str));
+    // How the shipped pages come by their times: RECORD_RUNBOOKS=1 cargo nextest run -j1 -E 'test(shipped)'
+    if file.starts_with(env!("CARGO_MANIFEST_DIR")) && std::env::var_os("RECORD_RUNBOOKS").is_some() {
+        arguments.push("--record=under 1 MiB of test data");
+    }
     let said = machine.run(&arguments);
     let left: Vec<_> =
         std::fs::read_dir(machine.path("scratch")).unwrap().flatten().map(|e| e.path()).collect();

@@ -127,7 +127,7 @@ fn every_rule_catches_its_broken_sample() {
         assert!(found.iter().any(|problem| problem.rule == rule), "{rule}: {new}: {found:?}");
         caught.insert(rule);
     }
-    assert_eq!(caught.len(), 12);
+    assert_eq!(caught.len(), 13);
 }
 
 #[test]
@@ -135,6 +135,7 @@ fn what_cannot_be_read_names_the_line_and_the_nearest_word() {
     // What is replaced, by what, and what is said.
     let broken = [
         ("---\nname", "name", "good.md:1: a runbook begins with its front matter"),
+        ("name: good", "name: ../good", "good.md:2: name: is lower-case"),
         ("rto: 1h", "rtoo: 1h", "good.md:4: unknown key \"rtoo\"\nhint: did you mean rto?"),
         ("rto: 1h", "rto: soon", "good.md:4: rto: \"soon\" is no time"),
         ("rto: 1h\n", "", "good.md:1: the front matter does not say rto:"),

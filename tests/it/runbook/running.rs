@@ -78,10 +78,7 @@ fn steps_run_in_order_and_everything_is_written_down() {
         "{everything}"
     );
     let hash = blake3::hash(b"echo hello there; echo complaint >&2\n").to_hex();
-    assert!(
-        everything.contains(&format!("\"event\":\"start\"")) && everything.contains(hash.as_str()),
-        "{everything}"
-    );
+    assert!(everything.contains("\"event\":\"start\"") && everything.contains(hash.as_str()), "{everything}");
     let transcript = transcript(&machine, "good");
     assert!(transcript.contains("**Completed**") && transcript.contains("| two | verify |"), "{transcript}");
     let said = machine.run(&["--yes", "runbook", "run", "good.md", "--resume"]);
