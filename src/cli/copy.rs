@@ -52,7 +52,6 @@ pub(super) struct Answer {
     forgotten: Vec<String>,
     failed: Vec<FailedRow>,
     added_bytes: u64,
-    packs_as_they_are: u64,
     blocks_moved: u64,
     chunks_sealed: u64,
 }
@@ -89,7 +88,6 @@ impl From<&CopyOutcome> for Answer {
                 })
                 .collect(),
             added_bytes: outcome.added_bytes,
-            packs_as_they_are: outcome.packs_as_they_are,
             blocks_moved: outcome.blocks_moved,
             chunks_sealed: outcome.chunks_sealed,
         }

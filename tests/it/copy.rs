@@ -114,7 +114,7 @@ async fn the_next_snapshot_of_a_job_reads_only_what_changed() {
 
 #[tokio::test]
 async fn a_replica_restores_the_same_snapshots_by_the_same_ids() {
-    let (from_memory, from) = memory();
+    let (_, from) = memory();
     let (source, expected) = source(&from).await;
     let (to_memory, to) = memory();
     replica::create(&source, to.clone()).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_replica_restores_the_same_snapshots_by_the_same_ids() {
     assert!(target.config.replica);
     let outcome = copy_all(&source, &target).await;
     assert_eq!((outcome.way, outcome.copied.len(), outcome.chunks_sealed), (Way::Replicated, 3, 0));
-    assert!(outcome.packs_as_they_are > 0);
+    assert!(outcome.blocks_moved > 0);
     let target = reopen(&to, "source").await;
     assert_eq!(contents(&target).await, expected);
     let ids = |list: lifeboat::repo::snapshots::SnapshotList| -> Vec<_> {
@@ -132,10 +132,10 @@ async fn a_replica_restores_the_same_snapshots_by_the_same_ids() {
             .collect()
     };
     assert_eq!(ids(source.snapshots().await.unwrap()), ids(target.snapshots().await.unwrap()));
-    for (name, bytes) in to_memory.snapshot() {
-        if name.starts_with("data/") || name.starts_with("meta/") {
-            assert_eq!(Some(&bytes), from_memory.snapshot().get(&name), "{name}");
-        }
+    // No name is put that the replica may once have condemned.
+    let theirs: Vec<_> = source.index.packs().iter().map(|pack| pack.hash).collect();
+    for (name, _) in to_memory.snapshot() {
+        assert!(!theirs.iter().any(|hash| name.ends_with(&hash.hex())), "{name}");
     }
     assert_eq!(copy_all(&source, &target).await.present.len(), 3);
 
@@ -240,30 +240,6 @@ async fn a_copy_of_a_damaged_source_names_the_files_and_copies_nothing_false() {
             assert_eq!(contents(&target).await, [sample(0..40)]);
         }
     }
-}
-
-#[tokio::test]
-async fn a_condemned_name_is_never_put() {
-    let (_, from) = memory();
-    let (source, expected) = source(&from).await;
-    let (to_memory, to) = memory();
-    replica::create(&source, to.clone()).await.unwrap();
-    // A pruner of the replica has condemned, and not yet removed its tombstone for, names the copy would use.
-    let names: Vec<_> = source.index.packs().iter().map(|pack| (pack.kind, pack.hash)).collect();
-    let mut packs: Vec<_> = names.iter().step_by(2).copied().collect();
-    packs.sort();
-    let pruner = lifeboat::format::id::RunId([5; 16]);
-    let target = reopen(&to, "source").await;
-    let tombstone = lifeboat::format::signed::Tombstone { pruner, sweeps: true, packs: packs.clone() };
-    target.put_tombstone(&tombstone).await.unwrap();
-    let outcome = copy_all(&source, &reopen(&to, "source").await).await;
-    assert_eq!(outcome.copied.len(), 3);
-    assert!(outcome.blocks_moved > 0);
-    let objects = to_memory.snapshot();
-    for (kind, hash) in packs {
-        assert!(!objects.contains_key(&lifeboat::pack::pack_name(kind, &hash)));
-    }
-    assert_eq!(contents(&reopen(&to, "source").await).await, expected);
 }
 
 /// Fails every put after so many.

@@ -1,7 +1,7 @@
 //! `copy`: snapshots into another repository, or into a replica.
 //!
 //! What the destination is decides how. Another repository has other keys: chunks are opened, named and sealed anew
-//! (`reseal`). A replica shares keys and id: sealed packs and blocks go over as they are (`replica`). Both plan by
+//! (`reseal`). A replica shares keys and id: sealed blocks go over as they are (`replica`). Both plan by
 //! chunk id, verify what they read, commit by the protocol's steps 3 to 6, and may be interrupted at any point: run
 //! again, they upload only what is not there yet.
 //!
@@ -88,8 +88,6 @@ pub struct CopyOutcome {
     pub failed: Vec<Failed>,
     /// Bytes of packs put.
     pub added_bytes: u64,
-    /// Packs put with the same bytes and name.
-    pub packs_as_they_are: u64,
     /// Blocks put into new packs unopened.
     pub blocks_moved: u64,
     /// Chunks sealed anew.
@@ -105,7 +103,6 @@ impl CopyOutcome {
             forgotten: Vec::new(),
             failed: Vec::new(),
             added_bytes: 0,
-            packs_as_they_are: 0,
             blocks_moved: 0,
             chunks_sealed: 0,
         }
@@ -146,7 +143,7 @@ pub async fn copy(
         outcome.copied = wanted.iter().map(|snapshot| Copied { from: snapshot.id, to: None }).collect();
         return Ok(outcome);
     }
-    let (run, inventory) = Run::begin(target).await?;
+    let (run, _) = Run::begin(target).await?;
     if way == Way::Replicated && source.store.get(&object_name(&run.id, 0)).await.is_ok() {
         run.end().await;
         return Err(same());
@@ -156,7 +153,7 @@ pub async fn copy(
     progress.add_total(wanted.iter().map(total).sum(), wanted.len() as u64);
     match way {
         Way::Resealed => reseal::all(&ends, run, &here, &wanted, &mut outcome).await?,
-        Way::Replicated => replica::all(&ends, run, inventory.condemned, &wanted, &mut outcome).await?,
+        Way::Replicated => replica::all(&ends, run, &wanted, &mut outcome).await?,
     }
     Ok(outcome)
 }

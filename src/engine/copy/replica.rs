@@ -1,13 +1,14 @@
-//! Into a replica: sealed packs and blocks as they are.
+//! Into a replica: sealed blocks as they are.
 //!
-//! Planned by chunk id: what the replica lacks is looked up in the source's index. A pack of which the replica needs
-//! at least half goes over byte for byte under its name; from any other pack only the needed blocks go, unopened,
-//! into new packs. A name that stands under a tombstone at the replica is never put: its blocks are moved.
+//! Planned by chunk id: what the replica lacks is looked up in the source's index, and its blocks go over unopened,
+//! into new packs. Their names are new too, even where a whole pack goes over: the replica may have condemned the
+//! source's name before, and a delete that was sent then may still arrive.
 //!
-//! Manifests go over as they are. Everything is checked on the way: a pack against its name, a block against the
-//! hash in its pack's signed directory.
+//! Manifests go over as they are. Everything is checked on the way: a block against the hash in its pack's signed
+//! directory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,37 +16,41 @@ use super::walk::{Seen, lost, walk};
 use super::{Copied, CopyOutcome, Ends, Failed, ROUNDS};
 use crate::engine::EngineError;
 use crate::format::header::ObjectKind;
-use crate::format::id::{ObjectHash, ShortId};
+use crate::format::id::ShortId;
 use crate::format::pack::IndexPack;
 use crate::pack::build::{FinishedPack, PackSeed, SerialPacker};
 use crate::pack::index::{BlockInfo, PackInfo};
+use crate::repo::RepoError;
 use crate::repo::commit::Pending;
-use crate::repo::keys::members::index_rows;
-use crate::repo::marks::condemned;
 use crate::repo::reach::Reach;
 use crate::repo::run::Run;
 use crate::repo::snapshots::Snapshot;
 use crate::repo::sync::{ListedPack, Thoroughness};
-use crate::repo::{RepoError, Repository};
 use crate::seal::access::Access;
 use crate::seal::block::{Compression, origin_of};
 
-/// Whole packs on their way at a time: each is in memory once.
-const PACKS_AT_ONCE: usize = 3;
+/// Packs of the source read, and new ones put, at a time: each is in memory whole.
+const PACKS_AT_ONCE: usize = 2;
 
 type Reaches = BTreeMap<u32, Reach>;
 /// Blocks to fetch, as rows of the source's index, by pack.
 type Plan = BTreeMap<i64, BTreeSet<i64>>;
 
+/// What is needed of a pack, and its bytes when they were read as one.
+struct Read {
+    needed: Vec<Arc<BlockInfo>>,
+    whole: Option<Bytes>,
+}
+
 struct Copier<'a, 'r> {
     ends: &'a Ends<'a>,
     run: Run<'r>,
-    /// Names that must not be put.
-    condemned: HashSet<ObjectHash>,
     outcome: &'a mut CopyOutcome,
     /// Blocks of the source that could not be read.
     bad: HashSet<i64>,
     packers: HashMap<(u32, ObjectKind), (Access, SerialPacker)>,
+    /// Waiting to be put.
+    finished: Vec<(u32, FinishedPack)>,
     unpublished: BTreeMap<u32, Vec<IndexPack>>,
 }
 
@@ -53,12 +58,12 @@ struct Copier<'a, 'r> {
 pub async fn all(
     ends: &Ends<'_>,
     run: Run<'_>,
-    condemned: HashSet<ObjectHash>,
     wanted: &[&Snapshot],
     outcome: &mut CopyOutcome,
 ) -> Result<(), EngineError> {
     let (packers, unpublished) = (HashMap::new(), BTreeMap::new());
-    let mut copier = Copier { ends, run, condemned, outcome, bad: HashSet::new(), packers, unpublished };
+    let (bad, finished) = (HashSet::new(), Vec::new());
+    let mut copier = Copier { ends, run, outcome, bad, packers, finished, unpublished };
     // Pages of earlier snapshots need no second walk; what they reach stays in `reached` for the last check.
     let (mut seen, mut reached) = (Seen::new(), Reaches::new());
     for snapshot in wanted {
@@ -115,7 +120,6 @@ impl Copier<'_, '_> {
             }
             Err(error) => return Err(error.into()),
         }
-        self.condemned.extend(condemned(&ends.target.tombstones().await?));
         if !self.transport(domain, &mut fresh).await? {
             return Ok(Some(lost(ends, domain, root, &ends.target.index).await?));
         }
@@ -130,8 +134,7 @@ impl Copier<'_, '_> {
                 self.run.confirm(&pending).await?;
                 return Ok(None);
             }
-            // Taken away or condemned meanwhile: store it again, under other names.
-            self.condemned.extend(condemned(&ends.target.tombstones().await?));
+            // Taken away or condemned meanwhile: store it again.
             ends.source.sync(Thoroughness::Tolerant).await?;
             for (domain, reach) in reached.iter_mut() {
                 if !self.transport(*domain, reach).await? {
@@ -153,31 +156,38 @@ impl Copier<'_, '_> {
             let mut packs: Vec<_> = self.ends.source.index.packs();
             packs.retain(|pack| plan.contains_key(&pack.row));
             packs.sort_by_key(|pack| pack.row);
-            let mut asis = Vec::new();
-            for pack in packs {
+            for group in packs.chunks(PACKS_AT_ONCE) {
                 self.ends.cancel.check()?;
-                let blocks = self.ends.source.index.blocks_of(&pack)?;
-                let size = |blocks: &[std::sync::Arc<BlockInfo>]| {
-                    // Padding is nobody's need.
-                    let filled = blocks.iter().filter(|block| !block.chunks.is_empty());
-                    filled.map(|block| u64::from(block.stored_length)).sum::<u64>()
-                };
-                let total = size(&blocks);
-                let rows = &plan[&pack.row];
-                let needed: Vec<_> = blocks.into_iter().filter(|block| rows.contains(&block.row)).collect();
-                let free =
-                    !self.condemned.contains(&pack.hash) && self.ends.target.index.pack(&pack.hash).is_none();
-                if free && size(&needed) * 2 >= total {
-                    asis.push((pack, needed));
-                    if asis.len() == PACKS_AT_ONCE {
-                        self.put_as_they_are(std::mem::take(&mut asis)).await?;
-                    }
-                } else {
-                    self.move_blocks(&pack, &needed).await?;
+                let read = group.iter().map(|pack| self.read(pack, &plan[&pack.row]));
+                for (pack, read) in group.iter().zip(futures::future::join_all(read).await) {
+                    self.move_blocks(pack, read?).await?;
                 }
+                self.put_finished(PACKS_AT_ONCE).await?;
             }
-            self.put_as_they_are(asis).await?;
             self.flush().await?;
+        }
+    }
+
+    /// The needed blocks of a pack, and the whole of it when at least half is needed.
+    async fn read(&self, pack: &PackInfo, rows: &BTreeSet<i64>) -> Result<Read, EngineError> {
+        let source = self.ends.source;
+        let blocks = source.index.blocks_of(pack)?;
+        let size = |blocks: &[Arc<BlockInfo>]| {
+            // Padding is nobody's need.
+            let filled = blocks.iter().filter(|block| !block.chunks.is_empty());
+            filled.map(|block| u64::from(block.stored_length)).sum::<u64>()
+        };
+        let total = size(&blocks);
+        let needed: Vec<_> = blocks.into_iter().filter(|block| rows.contains(&block.row)).collect();
+        if size(&needed) * 2 < total {
+            return Ok(Read { needed, whole: None });
+        }
+        let whole = source.store.get(&crate::pack::pack_name(pack.kind, &pack.hash)).await;
+        match whole.map_err(RepoError::from) {
+            Ok(whole) => Ok(Read { needed, whole: Some(whole) }),
+            // Block by block it is found out what of it is still there.
+            Err(error) if gone_or_damaged(&error) => Ok(Read { needed, whole: None }),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -191,7 +201,7 @@ impl Copier<'_, '_> {
             }
             let mut found = source.index.locations(domain, kind, &id)?;
             found.retain(|block| !self.bad.contains(&block.row));
-            let planned = |block: &std::sync::Arc<BlockInfo>| {
+            let planned = |block: &Arc<BlockInfo>| {
                 plan.get(&block.pack.row).is_some_and(|rows: &BTreeSet<i64>| rows.contains(&block.row))
             };
             if found.iter().any(planned) {
@@ -208,35 +218,9 @@ impl Copier<'_, '_> {
         Ok((plan, whole))
     }
 
-    async fn put_as_they_are(
-        &mut self,
-        packs: Vec<(std::sync::Arc<PackInfo>, Vec<std::sync::Arc<BlockInfo>>)>,
-    ) -> Result<(), EngineError> {
-        let (source, target) = (self.ends.source, self.ends.target);
-        let copies = packs.iter().map(|(pack, _)| transfer(source, target, pack));
-        let results = futures::future::join_all(copies).await;
-        for ((pack, needed), result) in packs.iter().zip(results) {
-            if result? {
-                let rows = index_rows(source, pack)?;
-                target.index.add_packs(pack.domain, std::slice::from_ref(&rows))?;
-                self.outcome.packs_as_they_are += 1;
-                self.outcome.added_bytes += pack.size_bytes;
-                self.unpublished.entry(pack.domain).or_default().push(rows);
-            } else {
-                // Some of it may still be sound.
-                self.move_blocks(pack, needed).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Moves blocks unopened into new packs. Those that cannot be read are noted as bad.
-    async fn move_blocks(
-        &mut self,
-        pack: &PackInfo,
-        needed: &[std::sync::Arc<BlockInfo>],
-    ) -> Result<(), EngineError> {
-        let source = self.ends.source;
+    async fn move_blocks(&mut self, pack: &PackInfo, read: Read) -> Result<(), EngineError> {
+        let (source, Read { needed, whole }) = (self.ends.source, read);
         let listed = ListedPack { kind: pack.kind, size_bytes: pack.size_bytes };
         let opened = match source.open_pack_directory(&pack.hash, &listed).await {
             Ok(opened) => opened,
@@ -253,13 +237,16 @@ impl Copier<'_, '_> {
             places.insert(offset, number);
             offset += u64::from(block.stored_length);
         }
-        for info in needed {
+        for info in &needed {
             self.ends.cancel.check()?;
             let place = places.get(&info.offset).copied();
-            let stored = match source.reader.fetch(info).await {
-                Ok(stored) => stored,
-                Err(error) if error.is_damage() => Bytes::new(),
-                Err(error) => return Err(error.into()),
+            let stored = match &whole {
+                Some(whole) => slice(whole, info),
+                None => match source.reader.fetch(info).await {
+                    Ok(stored) => stored,
+                    Err(error) if error.is_damage() => Bytes::new(),
+                    Err(error) => return Err(error.into()),
+                },
             };
             let sound =
                 place.filter(|n| directory.block_hashes.get(*n) == Some(blake3::hash(&stored).as_bytes()));
@@ -283,34 +270,39 @@ impl Copier<'_, '_> {
             }
             if let Some((access, packer)) = self.packers.get_mut(&key) {
                 let finished = packer.add_moved(&seed(&self.run, access), block, origin, &stored)?;
-                if let Some(finished) = finished {
-                    self.put_new(pack.domain, finished).await?;
-                }
+                self.finished.extend(finished.map(|finished| (pack.domain, finished)));
+                self.put_finished(PACKS_AT_ONCE).await?;
             }
         }
         Ok(())
     }
 
-    async fn put_new(&mut self, domain: u32, pack: FinishedPack) -> Result<(), EngineError> {
+    /// Puts what is finished, once there are so many.
+    async fn put_finished(&mut self, least: usize) -> Result<(), EngineError> {
+        if self.finished.len() < least {
+            return Ok(());
+        }
         let target = self.ends.target;
-        self.outcome.added_bytes += pack.bytes.len() as u64;
-        target.store.put(&pack.name(), pack.bytes).await?;
-        target.index.add_packs(domain, std::slice::from_ref(&pack.index)).map_err(RepoError::from)?;
-        self.unpublished.entry(domain).or_default().push(pack.index);
+        let packs = std::mem::take(&mut self.finished);
+        let puts =
+            packs.iter().map(|(_, pack)| async { target.store.put(&pack.name(), pack.bytes.clone()).await });
+        let puts = futures::future::join_all(puts).await;
+        for ((domain, pack), put) in packs.into_iter().zip(puts) {
+            put.map_err(RepoError::from)?;
+            self.outcome.added_bytes += pack.bytes.len() as u64;
+            target.index.add_packs(domain, std::slice::from_ref(&pack.index)).map_err(RepoError::from)?;
+            self.unpublished.entry(domain).or_default().push(pack.index);
+        }
         Ok(())
     }
 
     /// Puts what is left of moved blocks, then index objects that name only packs whose put was acknowledged.
     async fn flush(&mut self) -> Result<(), EngineError> {
-        let mut last = Vec::new();
         for ((domain, _), (access, packer)) in &mut self.packers {
-            if let Some(pack) = packer.finish(&seed(&self.run, access))? {
-                last.push((*domain, pack));
-            }
+            let last = packer.finish(&seed(&self.run, access))?;
+            self.finished.extend(last.map(|pack| (*domain, pack)));
         }
-        for (domain, pack) in last {
-            self.put_new(domain, pack).await?;
-        }
+        self.put_finished(1).await?;
         let target = self.ends.target;
         for (domain, packs) in std::mem::take(&mut self.unpublished) {
             let keys = target.access.domain(domain)?;
@@ -330,17 +322,11 @@ fn gone_or_damaged(error: &RepoError) -> bool {
     gone || error.is_damage()
 }
 
-/// Copies one pack byte for byte. False: at the source it is gone or is not what its name says.
-async fn transfer(source: &Repository, target: &Repository, pack: &PackInfo) -> Result<bool, RepoError> {
-    let name = crate::pack::pack_name(pack.kind, &pack.hash);
-    let bytes = match source.store.get(&name).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    if blake3::hash(&bytes).as_bytes() != pack.hash.as_bytes() {
-        return Ok(false);
-    }
-    target.store.put(&name, bytes).await?;
-    Ok(true)
+/// A block of a pack that was read whole; empty where the pack is shorter than it should be.
+fn slice(whole: &Bytes, block: &BlockInfo) -> Bytes {
+    let range = usize::try_from(block.offset).ok().and_then(|from| {
+        let end = from.checked_add(block.stored_length as usize)?;
+        (end <= whole.len()).then_some(from..end)
+    });
+    range.map_or_else(Bytes::new, |range| whole.slice(range))
 }
