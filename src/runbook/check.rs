@@ -253,7 +253,12 @@ pub(super) fn destroys(command: &Command) -> Option<String> {
             true
         }
         _ if program.starts_with("mkfs") => true,
-        "find" => command.has(&["-delete"]),
+        "find" => {
+            return command
+                .has(&["-delete"])
+                .then(|| "find -delete".into())
+                .or_else(|| runs_a_destroyer(command));
+        }
         "rsync" => command.words.iter().any(|word| word.text.starts_with("--delete")),
         "git" => {
             says(&[" push "]) && command.has(&["--force", "-f", "--mirror", "--delete"])
@@ -268,6 +273,9 @@ pub(super) fn destroys(command: &Command) -> Option<String> {
         "kubectl" => says(&[" delete "]),
         "aws" | "b2" | "hcloud" | "doctl" | "gcloud" | "az" => says(&["delete", "terminate", " rm "]),
         "lifeboat" => return lifeboat_destroys(command),
+        "sh" | "bash" | "dash" | "eval" | "xargs" | "timeout" | "nice" | "ssh" | "chroot" => {
+            return runs_a_destroyer(command);
+        }
         _ => false,
     };
     if found {
@@ -278,6 +286,12 @@ pub(super) fn destroys(command: &Command) -> Option<String> {
         return Some(format!("writing to {}", target.text));
     }
     named(&[]).or_else(|| (program == "tee" && outside(second)).then(|| format!("tee {second}")))
+}
+
+/// Of a program that runs what its words say.
+fn runs_a_destroyer(command: &Command) -> Option<String> {
+    let mut words = command.words.iter().skip(1);
+    words.find_map(|word| shell::read(&word.text).commands.iter().find_map(destroys))
 }
 
 fn lifeboat_destroys(command: &Command) -> Option<String> {

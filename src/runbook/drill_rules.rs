@@ -76,6 +76,11 @@ fn of_step(runbook: &Runbook, read: &Read, fault: &mut dyn FnMut(usize, String))
             format!("step {} destroys {}, which is not the sandbox's in a drill", step.name, variable.name);
         fault(step.line, why);
     }
+    for (value, line) in &read.script.assigned {
+        if let Some(place) = place_in(value) {
+            fault(read.line(*line), is_written_out(step, place));
+        }
+    }
     for command in &read.script.commands {
         let line = read.line(command.line);
         written_out(step, command, line, fault);
@@ -104,17 +109,27 @@ fn only_keys(runbook: &Runbook, read: &Read) -> bool {
 /// A place that is written out is the same in a drill as in an emergency.
 fn written_out(step: &Step, command: &Command, line: usize, fault: &mut dyn FnMut(usize, String)) {
     for word in command.words.iter().skip(1).chain(&command.writes) {
-        let text = word.text.as_str();
-        let is_path = text.starts_with('/') && !text.starts_with("/dev/");
-        let climbs = text.split('/').any(|part| part == "..") || text.starts_with('~');
-        if is_path || climbs {
-            let why = format!(
-                "step {}: {text} is written out: name it by a variable that a drill can point elsewhere",
-                step.name
-            );
-            fault(line, why);
+        if let Some(place) = place_in(&word.text) {
+            fault(line, is_written_out(step, place));
         }
     }
+}
+
+fn is_written_out(step: &Step, place: &str) -> String {
+    format!(
+        "step {}: {place} is written out: name it by a variable that a drill can point elsewhere",
+        step.name
+    )
+}
+
+/// A place in a word, also behind a flag's `=` or inside a text that another shell reads.
+fn place_in(text: &str) -> Option<&str> {
+    let mut parts = text.split(|c: char| c.is_whitespace() || "=;&|()<>\"'".contains(c));
+    parts.find(|part| {
+        let is_path = part.starts_with('/') && !part.starts_with("/dev/") && part.len() > 1;
+        let climbs = part.split('/').any(|name| name == "..") || part.starts_with('~');
+        is_path || climbs || *part == "/"
+    })
 }
 
 /// What a destructive command removes begins with a variable that is not only read from.
@@ -129,22 +144,22 @@ fn aimed(
         return;
     }
     for word in command.words.iter().skip(1).filter(|word| !word.text.starts_with('-')) {
-        if !word.text.starts_with('$') {
+        if !is_in_the_sandbox(runbook, &word.text) {
             let why = format!(
-                "step {}: {} depends on the folder it is run in: begin with a variable",
+                "step {}: {} does not begin with a variable that a drill makes: what would be removed cannot be told",
                 step.name, word.text
             );
             fault(line, why);
         }
-        let is_read_only =
-            |name: &&String| runbook.variable(name).is_some_and(|variable| variable.is_read_only);
-        if let Some(name) = word.uses.iter().find(is_read_only) {
-            fault(
-                line,
-                format!("step {}: {name} is declared as only read from, and this changes it", step.name),
-            );
-        }
     }
+}
+
+/// Whether a word begins with a variable of the sandbox.
+fn is_in_the_sandbox(runbook: &Runbook, text: &str) -> bool {
+    let Some(rest) = text.strip_prefix('$') else { return false };
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+    let name = &rest[..end];
+    DRILL_VARIABLES.contains(&name) || runbook.variable(name).is_some_and(is_of_the_sandbox)
 }
 
 fn destroys_files(program: &str) -> bool {
@@ -157,14 +172,7 @@ fn writes_unnamed(runbook: &Runbook, command: &Command) -> Option<String> {
         return None;
     }
     let verb = verbs(command);
-    let sandboxed = |value: Option<&str>| {
-        let name = value.and_then(|value| value.strip_prefix('$')).map(|value| {
-            value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default()
-        });
-        name.is_some_and(|name| {
-            DRILL_VARIABLES.contains(&name) || runbook.variable(name).is_some_and(is_of_the_sandbox)
-        })
-    };
+    let sandboxed = |value: Option<&str>| value.is_some_and(|value| is_in_the_sandbox(runbook, value));
     let repository = || {
         sandboxed(command.value(&["-r", "--repository"]))
             || runbook.variable("LIFEBOAT_REPOSITORY").is_some_and(is_of_the_sandbox)

@@ -28,8 +28,15 @@ pub fn parse(path: &Path, text: &str) -> Result<Runbook, RunbookError> {
 struct Open {
     /// Text of the heading or block that is being read.
     text: Option<String>,
-    /// Line and info string of a fenced block.
-    fence: Option<(usize, String)>,
+    fence: Option<Fence>,
+}
+
+/// A fenced block that is being read.
+struct Fence {
+    line: usize,
+    info: String,
+    /// What stands before it.
+    prose: String,
 }
 
 fn understand(path: &Path, text: &str) -> Result<Runbook, Fault> {
@@ -58,12 +65,13 @@ fn understand(path: &Path, text: &str) -> Result<Runbook, Fault> {
     let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
     let line_at = |byte: usize| ends.partition_point(|end| *end < byte) + 1;
     let options = Options::ENABLE_TABLES | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS;
-    let (mut open, mut heading) = (Open::default(), String::new());
+    let (mut open, mut heading, mut told) = (Open::default(), String::new(), 0);
     for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
         match event {
             Event::Start(Tag::Heading { .. }) => open.text = Some(String::new()),
             Event::End(TagEnd::Heading(_)) => {
                 heading = open.text.take().unwrap_or_default();
+                told = range.end;
                 if runbook.title.is_empty() {
                     runbook.title.clone_from(&heading);
                 }
@@ -72,13 +80,15 @@ fn understand(path: &Path, text: &str) -> Result<Runbook, Fault> {
                 runbook.anchors.push(if same == 0 { anchor } else { format!("{anchor}-{same}") });
             }
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
-                open.fence = Some((line_at(range.start), info.trim().to_owned()));
+                let prose = text.get(told..range.start).unwrap_or_default().trim().to_owned();
+                open.fence = Some(Fence { line: line_at(range.start), info: info.trim().to_owned(), prose });
                 open.text = Some(String::new());
             }
             Event::End(TagEnd::CodeBlock) => {
                 let text = open.text.take().unwrap_or_default();
-                if let Some((line, info)) = open.fence.take() {
-                    add(&mut runbook, &info, line, &text, &heading)?;
+                told = range.end;
+                if let Some(fence) = open.fence.take() {
+                    add(&mut runbook, fence, &text, &heading)?;
                 }
             }
             Event::Text(piece) | Event::Code(piece) => {
@@ -104,8 +114,10 @@ fn understand(path: &Path, text: &str) -> Result<Runbook, Fault> {
     Ok(runbook)
 }
 
-fn add(runbook: &mut Runbook, info: &str, line: usize, text: &str, heading: &str) -> Result<(), Fault> {
-    let Some(step) = step::parse(info, line, text, heading)? else { return Ok(()) };
+fn add(runbook: &mut Runbook, fence: Fence, text: &str, heading: &str) -> Result<(), Fault> {
+    let Fence { line, info, prose } = fence;
+    let Some(mut step) = step::parse(&info, line, text, heading)? else { return Ok(()) };
+    step.prose = prose;
     if let Some(other) = runbook.step(&step.name) {
         return Err(Fault::new(line, format!("step {} is there already, at line {}", step.name, other.line)));
     }

@@ -62,6 +62,8 @@ pub(super) struct Script {
     /// Name and line.
     pub uses: Vec<(String, usize)>,
     pub sets: BTreeSet<String>,
+    /// What is assigned to them, with the line.
+    pub assigned: Vec<(String, usize)>,
 }
 
 /// Reads a text.
@@ -350,6 +352,7 @@ impl Reader {
             let assigned = first.text.split_once('=').map(|(name, _)| name).filter(|name| is_name(name));
             if let Some(name) = assigned {
                 self.script.sets.insert(name.to_owned());
+                self.script.assigned.push((first.text[name.len() + 1..].to_owned(), done.line));
             } else if !RESERVED.contains(&first.text.as_str()) {
                 break;
             }

@@ -91,6 +91,8 @@ pub struct Step {
     pub heading: String,
     pub kind: Kind,
     pub phase: Phase,
+    /// What the document says before it, since the last heading or block.
+    pub prose: String,
     /// What runs, or what a person is told.
     pub text: String,
     pub timeout: Duration,
@@ -126,6 +128,8 @@ impl Step {
 }
 
 /// A block's info string: `sh {step=x …}`. `None`: the block is no step.
+///
+/// What of it stands around the block is the caller's to fill in.
 pub(super) fn parse(info: &str, line: usize, text: &str, heading: &str) -> Result<Option<Step>, Fault> {
     let (language, rest) = info.split_at(info.find([' ', '{']).unwrap_or(info.len()));
     let rest = rest.trim();
@@ -175,6 +179,7 @@ pub(super) fn parse(info: &str, line: usize, text: &str, heading: &str) -> Resul
     let step = Step {
         line,
         heading: heading.to_owned(),
+        prose: String::new(),
         kind,
         phase,
         text: text.to_owned(),

@@ -81,6 +81,9 @@ impl Person<'_> {
         if !step.heading.is_empty() {
             self.say(format_args!("  {}", shown(step.heading.as_bytes())));
         }
+        for line in step.prose.lines() {
+            self.say(format_args!("  {}", shown(line.as_bytes())));
+        }
         for line in step.text.lines() {
             self.say(format_args!("    {}", shown(line.as_bytes())));
         }

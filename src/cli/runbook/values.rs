@@ -100,7 +100,7 @@ pub fn of_drill(
             }
             Some(text) if drill_rules::is_of_the_sandbox(variable) => Some(filled(text, made)?),
             Some(text) => Some(set.get(name).cloned().unwrap_or_else(|| text.clone())),
-            None => found(variable, set, &Values::new(), around, context),
+            None => found(variable, set, &Values::new(), around, context).map(from_here),
         };
         match value {
             Some(value) => drop(values.insert(name.clone(), value)),
@@ -108,6 +108,15 @@ pub fn of_drill(
         }
     }
     complete(&missing, values)
+}
+
+/// Steps of a drill run in a folder of the sandbox: a file that is named from here is named from the root.
+fn from_here(value: String) -> String {
+    let path = std::path::Path::new(&value);
+    match path.is_relative() && path.exists() {
+        true => std::path::absolute(path).map_or(value.clone(), |path| path.display().to_string()),
+        false => value,
+    }
 }
 
 fn filled(text: &str, made: &Values) -> Result<String, CliError> {

@@ -39,10 +39,12 @@ fn maker_of(name: &str) -> Option<i32> {
 /// Ends every process that works in the folder or below it, such as servers that a runbook started.
 pub fn end_all_in(folder: &Path) {
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    // The kernel names folders from the root, whatever a scratch folder was called.
+    let Ok(folder) = std::fs::canonicalize(folder) else { return };
     for process in processes.flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let works_here =
-            std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+            std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
         if let (Some(pid), true) = (pid, works_here) {
             // It may have ended meanwhile.
             let _ = kill_process(pid, Signal::KILL);

@@ -202,6 +202,50 @@ fn timeout_and_interruption_end_everything_a_step_started() {
 }
 
 #[test]
+fn a_drill_that_was_stopped_leaves_nothing_that_stays() {
+    let machine = Machine::new();
+    write(
+        &machine,
+        "held",
+        "",
+        &block("step=wait phase=verify timeout=10m", "sleep 1000 & echo $! > pid; wait"),
+    );
+    std::fs::create_dir(machine.path("scratch")).unwrap();
+    let run = ["runbook", "run", "held.md", "--drill", "--scratch", "scratch"];
+    let begin = || {
+        let child = machine.raw(&run).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pid = loop {
+            let mut made = std::fs::read_dir(machine.path("scratch")).unwrap().flatten();
+            let pid = made
+                .find_map(|entry| Some(entry.path().join("restored/work/pid")).filter(|path| path.exists()));
+            match pid {
+                Some(path) => break pid_in(&path),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        (child, pid)
+    };
+    let (mut child, pid) = begin();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(goes(pid));
+    assert_eq!(std::fs::read_dir(machine.path("scratch")).unwrap().count(), 0);
+    // Its evidence says so.
+    let evidence = std::fs::read_to_string(machine.path("state/runbooks/held/evidence.json")).unwrap();
+    assert!(evidence.contains("\"verdict\": \"interrupted\""), "{evidence}");
+    // Killed, it cannot clean up: the next one does, processes included.
+    let (mut child, pid) = begin();
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+    write(&machine, "held", "", &block("step=wait phase=verify timeout=10m", "true"));
+    let said = machine.run(&run);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("removed what an earlier drill left behind"), "{}", said.stderr);
+    assert!(goes(pid));
+    assert_eq!(std::fs::read_dir(machine.path("scratch")).unwrap().count(), 0);
+}
+
+#[test]
 fn what_others_may_write_is_not_run() {
     let machine = Machine::new();
     let path = write(&machine, "open", "", &block("step=a phase=verify timeout=1m", "touch ran"));

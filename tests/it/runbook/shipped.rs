@@ -26,7 +26,8 @@ fn rehearse(machine: &Machine, name: &str, set: &[(&str, &str)]) -> Value {
 
 fn kit(machine: &Machine) -> String {
     assert_eq!(machine.run(&["kit", "export", "kit.txt"]).code, 0);
-    machine.path("kit.txt").to_str().unwrap().to_owned()
+    // As somebody types it who stands beside it.
+    "kit.txt".to_owned()
 }
 
 /// Runs something that must end well.
@@ -223,18 +224,28 @@ fn backups_failing() {
 #[test]
 fn terraform_state_lost() {
     let machine = Machine::with_repository();
-    let state =
-        r#"{"version":4,"serial":7,"lineage":"3f6c","resources":[{"type":"hcloud_server","name":"web"}]}"#;
-    let path = machine.file("infra/terraform.tfstate", state);
-    assert_eq!(machine.run(&["backup", "infra"]).code, 0);
-    let evidence = rehearse(&machine, "terraform-state-lost", &[("STATE", path.to_str().unwrap())]);
+    let resources = r#"[{"type":"hcloud_server","name":"web"}]"#;
+    let state = |serial, resources| {
+        let text = format!(
+            r#"{{"version":4,"serial":{serial},"lineage":"3f6c","outputs":{{}},"resources":{resources}}}"#
+        );
+        let path = machine.file("infra/terraform.tfstate", text);
+        let said = machine.run(&["backup", &format!("terraform:{}", path.display())]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    state(7, resources);
+    let evidence = rehearse(&machine, "terraform-state-lost", &[]);
     let untested = evidence["not_tested"].to_string();
-    assert!(untested.contains("step push: a stand-in ran"), "{untested}");
-    // A file that is none is not taken for a state.
-    machine.file("infra/terraform.tfstate", "{}");
-    assert_eq!(machine.run(&["backup", "infra"]).code, 0);
-    let said = drill(&machine, &book("terraform-state-lost"), &[("STATE", path.to_str().unwrap())]);
-    assert_ne!(said.code, 0, "{}", said.stdout);
+    assert!(untested.contains("step plan: a stand-in ran"), "{untested}");
+    // A state that knows nothing is no recovery.
+    state(8, "[]");
+    let said = drill(&machine, &book("terraform-state-lost"), &[]);
+    assert_eq!(said.code, 20, "{}", said.stdout);
+    assert_eq!(
+        std::fs::read_dir(machine.path("infra")).unwrap().count(),
+        1,
+        "something lies beside the real one"
+    );
 }
 
 /// An older backup stands in for the disk that a provider's snapshot brings back.
