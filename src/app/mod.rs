@@ -7,6 +7,7 @@ pub mod drills;
 pub mod kits;
 mod logging;
 pub mod runbooks;
+mod series;
 pub mod services;
 mod signals;
 mod unserved;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{AppError, unserved};
+use super::{AppError, series, unserved};
 use crate::base::cancel::Cancel;
 use crate::config::{SECRET_VARIABLES, ServiceSettings};
 use crate::format::entry::Timestamp;
@@ -68,9 +68,11 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 14] = [
+const SCHEMES: [&str; 16] = [
     "docker-project:",
     "docker-volume:",
+    "influxdb://",
+    "victoria://",
     "mariadb://",
     "mysql://",
     "provider-snapshot:",
@@ -146,7 +148,10 @@ pub fn capture(address: &str, around: &Surroundings) -> Result<OpenCapture, AppE
             let capture = MariaCapture::start(parsed, world)?;
             Ok(OpenCapture { capture: Box::new(capture), kind: "mariadb", job: shown(address) })
         }
-        Some((scheme, rest)) => unserved::capture(scheme, rest, around)?.ok_or_else(|| unknown(address)),
+        Some((scheme, rest)) => match series::capture(scheme, rest, around)? {
+            Some(open) => Ok(open),
+            None => unserved::capture(scheme, rest, around)?.ok_or_else(|| unknown(address)),
+        },
         None => Err(unknown(address)),
     }
 }
@@ -229,7 +234,8 @@ pub fn shown(address: &str) -> String {
         Some((scheme @ ("mariadb://" | "mysql://"), _)) => {
             mariadb::Address::parse(address).map_or_else(|_| format!("{scheme}…"), |address| address.shown())
         }
-        _ => address.to_owned(),
+        Some((scheme, rest)) => series::shown(scheme, rest).unwrap_or_else(|| address.to_owned()),
+        None => address.to_owned(),
     }
 }
 
@@ -318,6 +324,9 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             Ok(Box::new(MariaTarget::new(parsed, world, flags)))
         }
         Some((scheme, rest)) => {
+            if let Some(target) = series::target(scheme, rest, flags.force, around)? {
+                return Ok(target);
+            }
             unserved::target(scheme, rest, flags.force, around)?.ok_or_else(|| unknown(address))
         }
         None => Err(unknown(address)),

@@ -3,6 +3,7 @@
 pub mod byte_size;
 pub mod cancel;
 pub mod clock;
+pub mod http;
 pub mod order;
 pub mod own_file;
 pub mod pool;

@@ -232,14 +232,20 @@ fn exposure(list: &SnapshotList, restored: &Summary, stage: &Stage<'_>, measured
 
 /// Bytes that come back as they were stored prove little about a stream nobody here can read.
 fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), Stop> {
-    if spec.checks.is_empty() && matches!(summary.source.as_str(), "stdin" | "command") {
-        return Err(could_not(format!(
-            "the snapshot is the output of a {}: that its bytes come back proves no recovery\nhint: add a check that \
-             uses it, such as --check-command",
-            summary.source
-        )));
+    let is_folder = spec.sandbox.is_none_or(|kind| kind == SandboxKind::Directory);
+    let what = match summary.source.as_str() {
+        source @ ("stdin" | "command") => format!("the output of a {source}"),
+        "influxdb" | "victoria" => format!("of {}, and drills start no server of its kind", summary.source),
+        "mariadb" if spec.sandbox.is_some() && is_folder => "a dump of MariaDB".into(),
+        _ => return Ok(()),
+    };
+    if !spec.checks.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(could_not(format!(
+        "the snapshot is {what}: that its bytes come back proves no recovery\nhint: add a check that uses it, such as \
+         --check-command"
+    )))
 }
 
 async fn into_folder(

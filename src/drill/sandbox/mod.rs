@@ -4,6 +4,7 @@
 //! behind is swept by the next: whatever still works in the folder is ended, then the folder is removed.
 
 mod directory;
+mod mariadb;
 mod postgres;
 mod redis;
 mod sqlite;
@@ -27,10 +28,11 @@ pub enum SandboxKind {
     Sqlite,
     Redis,
     Postgres,
+    Mariadb,
 }
 
 impl SandboxKind {
-    pub const ALL: [Self; 4] = [Self::Directory, Self::Sqlite, Self::Redis, Self::Postgres];
+    pub const ALL: [Self; 5] = [Self::Directory, Self::Sqlite, Self::Redis, Self::Postgres, Self::Mariadb];
 
     /// What suits a snapshot of this source.
     pub fn for_source(source: &str) -> Self {
@@ -38,6 +40,7 @@ impl SandboxKind {
             "sqlite" => Self::Sqlite,
             "redis" => Self::Redis,
             "postgres" => Self::Postgres,
+            "mariadb" => Self::Mariadb,
             _ => Self::Directory,
         }
     }
@@ -48,6 +51,7 @@ impl SandboxKind {
             Self::Sqlite => "sqlite",
             Self::Redis => "redis",
             Self::Postgres => "postgres",
+            Self::Mariadb => "mariadb",
         }
     }
 }
@@ -117,6 +121,7 @@ pub fn provision(
         SandboxKind::Directory => Box::new(directory::Directory::new(folder)?),
         SandboxKind::Sqlite => Box::new(sqlite::Sqlite::new(folder)),
         SandboxKind::Postgres => Box::new(postgres::Postgres::start(folder, facts, ground)?),
+        SandboxKind::Mariadb => Box::new(mariadb::Mariadb::start(folder, facts, ground)?),
         SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground.withheld, &ground.cancel)?),
     };
     Ok(match ground.variables.is_empty() {

@@ -206,9 +206,12 @@ impl Address {
                 names.join(",")
             }
         };
-        let left_out: Vec<_> =
+        let mut options: Vec<_> =
             self.exclude_tables.iter().map(|table| format!("exclude-table={}", encode(table, ""))).collect();
-        let query = if left_out.is_empty() { String::new() } else { format!("?{}", left_out.join("&")) };
+        // Two servers of one machine are told apart by it.
+        let socket = self.server.socket.iter().map(|path| encode(&path.to_string_lossy(), "/"));
+        options.extend(socket.map(|path| format!("socket={path}")));
+        let query = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
         format!("{}{names}{query}", self.server.shown())
     }
 }
@@ -248,7 +251,7 @@ mod tests {
             ("mysql://u:pw@h/db", "mariadb://u@h/db"),
             ("mariadb://u@h:3307/b,a,b?tools=/x", "mariadb://u@h:3307/b,a"),
             ("mariadb://u@h/*", "mariadb://u@h/*"),
-            ("mariadb:///a%2Cb?socket=/run/s.sock", "mariadb:///a%2Cb"),
+            ("mariadb:///a%2Cb?socket=/run/s%20.sock", "mariadb:///a%2Cb?socket=/run/s%20.sock"),
             ("mariadb://[::1]:3306/d?exclude-table=a%26b", "mariadb://[::1]/d?exclude-table=a%26b"),
             ("mariadb://localhost:3306/d", "mariadb://localhost:3306/d"),
         ] {

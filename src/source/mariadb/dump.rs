@@ -9,10 +9,14 @@
 //! What is no table (views, triggers, routines, events, and the settings around them) can be kept back: it is put
 //! up only once the tables are proven and in their place.
 
+mod words;
+
 use std::collections::BTreeMap;
 
 use memchr::memchr2;
 use serde::{Deserialize, Serialize};
+
+use words::{contains, engine, malformed, name, of_current, replaced, without_counter};
 
 /// Most bytes of one statement that is no row: a routine, say.
 const STATEMENT_LIMIT: usize = 64 << 20;
@@ -142,65 +146,6 @@ fn short(hash: &blake3::Hash) -> u128 {
     let mut first = [0; 16];
     first.copy_from_slice(&hash.as_bytes()[..16]);
     u128::from_le_bytes(first)
-}
-
-fn malformed(text: &[u8]) -> DumpError {
-    DumpError::Malformed(String::from_utf8_lossy(&text[..text.len().min(80)]).into_owned())
-}
-
-/// The name in backticks at the start of `text`.
-fn name(text: &[u8]) -> Option<String> {
-    let mut bytes = text.strip_prefix(b"`")?.iter().peekable();
-    let mut name = Vec::new();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'`' if bytes.peek() == Some(&&b'`') => {
-                bytes.next();
-                name.push(b'`');
-            }
-            b'`' => return Some(String::from_utf8_lossy(&name).into_owned()),
-            byte => name.push(*byte),
-        }
-    }
-    None
-}
-
-/// What stands behind the columns: engine, counter, partitions.
-fn behind_columns(text: &[u8]) -> usize {
-    memchr::memmem::rfind(text, b"\n) ENGINE=").unwrap_or(text.len())
-}
-
-/// A definition without the number the next row would get: that moves while nothing else does.
-fn without_counter(text: &[u8]) -> Vec<u8> {
-    const COUNTER: &[u8] = b" AUTO_INCREMENT=";
-    let behind = behind_columns(text);
-    let Some(at) = memchr::memmem::find(&text[behind..], COUNTER).map(|at| behind + at) else {
-        return text.to_vec();
-    };
-    let rest = &text[at + COUNTER.len()..];
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    [&text[..at], &rest[digits..]].concat()
-}
-
-fn engine(text: &[u8]) -> String {
-    let word = text[behind_columns(text)..].iter().skip(b"\n) ENGINE=".len());
-    let word = word.take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_');
-    word.map(|byte| char::from(*byte)).collect()
-}
-
-fn replaced(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text);
-    while let Some(at) = memchr::memmem::find(rest, from) {
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(to);
-        rest = &rest[at + from.len()..];
-    }
-    out.extend_from_slice(rest);
-    out
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    memchr::memmem::find(text, part).is_some()
 }
 
 impl Dump {
@@ -533,25 +478,6 @@ impl Dump {
         sum.size_bytes += part.len() as u64;
         sum.sum = sum.sum.wrapping_add(hash);
     }
-}
-
-/// `ALTER DATABASE name …` without the name: then it is of the database that is current.
-fn of_current(text: &[u8]) -> Result<Vec<u8>, DumpError> {
-    const ALTER: &[u8] = b"ALTER DATABASE ";
-    let rest = &text[ALTER.len()..];
-    let mut at = 1;
-    loop {
-        match rest.get(at) {
-            Some(b'`') if rest.get(at + 1) == Some(&b'`') => at += 2,
-            Some(b'`') => break,
-            Some(_) => at += 1,
-            None => return Err(malformed(text)),
-        }
-    }
-    if !rest.starts_with(b"`") {
-        return Err(malformed(text));
-    }
-    Ok([ALTER, rest[at + 1..].trim_ascii_start()].concat())
 }
 
 #[cfg(test)]

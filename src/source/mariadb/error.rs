@@ -26,7 +26,7 @@ impl From<MariaError> for SourceError {
 }
 
 /// What people can do about the usual complaints of the server, by a piece of their text.
-const EXPLAINED: [(&str, &str); 15] = [
+const EXPLAINED: [(&str, &str); 16] = [
     (
         "Access denied for user",
         "give the password in MYSQL_PWD, ~/.my.cnf, or password-file=FILE in the address; a user's rights depend on \
@@ -64,6 +64,10 @@ const EXPLAINED: [(&str, &str); 15] = [
     (
         "max_allowed_packet",
         "raise max_allowed_packet on that server: it takes no row as large as one of these",
+    ),
+    (
+        "event scheduler is disabled",
+        "event_scheduler=DISABLED hides events: put OFF into the server's configuration, which runs none either",
     ),
     ("Unknown collation", "that server is older, or another product, and has no such collation"),
     ("Unknown storage engine", "install and load the engine on that server first"),

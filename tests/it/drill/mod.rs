@@ -237,6 +237,42 @@ fn a_redis_server_is_rehearsed_in_one_of_its_own() {
 }
 
 #[test]
+fn a_mariadb_database_is_rehearsed_in_a_server_of_its_own() {
+    let machine = Machine::with_repository();
+    let source = crate::services::mariadb::Maria::start(&[]);
+    source.sql(
+        "",
+        "CREATE DATABASE shop; CREATE USER app@'%' IDENTIFIED BY 'x'; GRANT SELECT ON shop.* TO app@'%'",
+    );
+    source.sql(
+        "shop",
+        "CREATE TABLE orders (id int PRIMARY KEY, cents int); CREATE VIEW v AS SELECT * FROM orders",
+    );
+    source.sql("shop", "INSERT INTO orders SELECT seq, seq * 7 FROM seq_1_to_500");
+    let said = machine.run(&["backup", &source.address("shop")]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    // A password of the environment is not the sandbox's.
+    let run = |query: &str| {
+        let arguments = ["drill", "run", "db", "--rto", "10m", "--check-sql", query];
+        machine.run_with(&[("MYSQL_PWD", "another")], &arguments)
+    };
+    let said = run("select count(*) = 500 and sum(cents) = 876750 from v");
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("of its own, no port; the source was 10."), "{}", said.stdout);
+    // A check that would change something cannot.
+    let said = run("delete from orders");
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    let said = machine.run(&["drill", "run", "db", "--rto", "10m", "--sandbox", "directory"]);
+    assert_ne!(said.code, 0, "{}", said.stdout);
+    assert!(
+        (said.stdout.clone() + &said.stderr).contains("a dump of MariaDB"),
+        "{}{}",
+        said.stdout,
+        said.stderr
+    );
+}
+
+#[test]
 fn a_postgres_database_is_rehearsed_in_a_server_of_its_own() {
     let machine = Machine::with_repository();
     let source = crate::services::postgres::Postgres::start(15, "");

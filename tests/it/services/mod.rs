@@ -7,12 +7,14 @@
 #![allow(dead_code)]
 
 pub mod dockerd;
+pub mod influx;
 pub mod kubernetes;
 pub mod mariadb;
 pub mod postgres;
 pub mod redis;
 pub mod seaweed;
 pub mod sshd;
+pub mod victoria;
 pub mod webdav;
 
 use std::net::{TcpListener, TcpStream};
