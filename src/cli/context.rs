@@ -76,6 +76,11 @@ impl Context {
         self.overrides.repository.as_deref()
     }
 
+    /// Storage options of the command line.
+    pub fn storage_options(&self) -> Vec<(String, String)> {
+        self.overrides.storage.clone()
+    }
+
     /// The same run with other settings.
     pub fn with(&self, settings: Settings) -> Self {
         Self {
@@ -169,17 +174,26 @@ impl Context {
         self.open_at(self.location()?).await
     }
 
+    /// Opens the repository that the settings name, and gives what opened it too.
+    pub async fn open_with_key(&self) -> Result<(Repository, Password), CliError> {
+        self.open_as(self.location()?, false).await
+    }
+
     /// Opens a repository with the password that the settings give, wherever it is.
     pub async fn open_at(&self, location: &Location) -> Result<Repository, CliError> {
-        self.open_as(location, false).await
+        Ok(self.open_as(location, false).await?.0)
     }
 
     /// Opens the repository that the settings name to be verified: a damaged config or roster does not stop it.
     pub async fn open_to_verify(&self) -> Result<Repository, CliError> {
-        self.open_as(self.location()?, true).await
+        Ok(self.open_as(self.location()?, true).await?.0)
     }
 
-    async fn open_as(&self, location: &Location, to_verify: bool) -> Result<Repository, CliError> {
+    async fn open_as(
+        &self,
+        location: &Location,
+        to_verify: bool,
+    ) -> Result<(Repository, Password), CliError> {
         // Before the password: nobody should type one for a place where nothing is.
         let store = app::open_store(&self.settings, location)?;
         self.until_cancelled(async { Ok(app::probe(location, store.as_ref()).await?) }).await?;
@@ -197,7 +211,8 @@ impl Context {
                 opened => Ok(opened?),
             }
         };
-        self.until_cancelled(opening).await
+        let repo = self.until_cancelled(opening).await?;
+        Ok((repo, password))
     }
 
     fn wrong_key_hint(&self) -> String {

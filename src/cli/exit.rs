@@ -59,6 +59,11 @@ impl Exit {
         self as u8
     }
 
+    /// What a process of ours ended with.
+    pub fn of_code(code: u8) -> Option<Exit> {
+        Self::WORST_FIRST.into_iter().find(|exit| exit.code() == code)
+    }
+
     /// One code for several jobs: the worst of theirs; [`Exit::Ok`] for none.
     pub fn worst_of(exits: impl IntoIterator<Item = Exit>) -> Exit {
         let rank = |exit: &Exit| Self::WORST_FIRST.iter().position(|other| other == exit);

@@ -24,6 +24,24 @@ pub use storage::duration as parse_duration;
 /// Variables that hold a secret themselves: no child process gets them.
 pub const SECRET_VARIABLES: &[&str] = &["LIFEBOAT_PASSWORD"];
 
+/// Variables that say how to reach storage: all that a recovery elsewhere is given of them.
+pub const STORAGE_VARIABLES: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "B2_APPLICATION_KEY_ID",
+    "B2_ACCOUNT_ID",
+    "B2_APPLICATION_KEY",
+    "B2_ACCOUNT_KEY",
+    "LIFEBOAT_WEBDAV_USER",
+    "LIFEBOAT_WEBDAV_PASSWORD",
+    "LIFEBOAT_WEBDAV_TOKEN",
+];
+
 /// Why the settings make no sense. Nothing was tried.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

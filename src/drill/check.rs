@@ -11,7 +11,7 @@ use crate::base::cancel::Cancel;
 use crate::base::process::{Process, ProcessOptions};
 
 /// A check as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckSpec {
     /// A query whose first value must be true, or a number other than 0.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DrillError;
 use super::check::{CheckOutcome, CheckResult};
+use super::fault::FaultResult;
 use crate::format::id::{from_hex, to_hex};
 
 /// Names the format of the record.
@@ -206,6 +207,47 @@ pub struct Evidence {
     pub verdict: Verdict,
     /// Why it is not met.
     pub reason: Option<String>,
+    /// What the recovery began with, when it was not this machine as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// Faults that were injected, each into a restore of its own after the drill.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultResult>,
+}
+
+/// Where a recovery began: nothing else of the machine was at hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// `kit`, `replica` or `address`.
+    pub from: String,
+    /// The recovery kit: when it was made and its fingerprint.
+    pub kit: Option<String>,
+    pub address: String,
+    /// Hash of the program.
+    pub program: String,
+    /// Variables that the process was given; their values are not kept.
+    pub variables: Vec<String>,
+    /// Storage options given besides.
+    pub options: Vec<String>,
+}
+
+impl Start {
+    /// For people.
+    pub fn words(&self) -> String {
+        let what = match &self.kit {
+            Some(kit) => format!("recovery kit of {kit}"),
+            None => format!("{} {}", self.from, self.address),
+        };
+        let is_harmless = |name: &&str| ["PATH", "TZ", "LANG"].contains(name);
+        let all = self.variables.iter().map(String::as_str);
+        let given: Vec<&str> = all.filter(|name| !is_harmless(name)).collect();
+        let credentials = match given.is_empty() {
+            true => "no storage credentials".into(),
+            false => format!("storage credentials ({})", given.join(", ")),
+        };
+        format!("{what} + password + {credentials} only; no configuration, no cache, no state, empty home")
+    }
 }
 
 impl Evidence {
@@ -364,6 +406,8 @@ pub(super) mod tests {
             stack: None,
             verdict: Verdict::CouldNotRun,
             reason: None,
+            start: None,
+            faults: Vec::new(),
         }
     }
 

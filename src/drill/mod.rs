@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod evidence;
+pub mod fault;
 pub mod history;
 pub mod report;
 mod run;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::check::{self, CheckOutcome, CheckResult};
 use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
+use super::fault::Witness;
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec};
 use crate::base::cancel::Cancel;
@@ -40,6 +41,8 @@ pub struct Stage<'s> {
     pub cancel: &'s Cancel,
     /// Takes the sandbox when the drill is done with it, which otherwise removes it.
     pub keep: Option<&'s (dyn Fn(Box<dyn Sandbox>) + Sync)>,
+    /// Looks at what was restored, for restores that follow to be held against.
+    pub witness: Option<&'s Witness>,
 }
 
 /// Why a drill ended early.
@@ -77,6 +80,12 @@ struct Watch {
 }
 
 impl Watch {
+    /// Time that is no part of a recovery.
+    fn leave_out(&mut self, time: Duration) {
+        self.began += time;
+        self.phase += time;
+    }
+
     fn end(&mut self, name: &str, phases: &mut Vec<Phase>) {
         let now = Instant::now();
         phases.push(Phase { name: name.into(), seconds: seconds(now - self.phase) });
@@ -120,6 +129,8 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
         stack: None,
         verdict: Verdict::CouldNotRun,
         reason: None,
+        start: None,
+        faults: Vec::new(),
     };
     match attempt(spec, stage, &mut evidence).await {
         Ok(()) => evidence.judge(),
@@ -179,6 +190,12 @@ async fn rehearse(
         None => into_folder(stage, selected, sandbox.as_ref(), evidence).await?,
     }
     watch.end("restore", &mut evidence.phases);
+    if let Some(witness) = stage.witness {
+        let began = Instant::now();
+        let looked = waiting(|| witness.look(sandbox.as_ref(), evidence.checks.len()));
+        looked.map_err(|error| could_not(format!("what was restored cannot be looked at: {error}")))?;
+        watch.leave_out(began.elapsed());
+    }
     for check in &spec.checks {
         stage.cancel.check()?;
         // A check asks its sandbox and waits for it: the runtime has other threads for its work meanwhile.

@@ -90,6 +90,8 @@ pub fn evidence(runbook: &Runbook, outcome: &Outcome, about: About) -> Evidence 
         },
         verdict: Verdict::CouldNotRun,
         reason: None,
+        start: None,
+        faults: Vec::new(),
     };
     match outcome.ended {
         Ended::Completed => evidence.judge(),

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::DrillError;
 use super::check::CheckSpec;
+use super::fault::FaultSpec;
 use super::sandbox::SandboxKind;
 
 /// A drill's specification.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Spec {
     pub name: String,
     /// `SNAP`, as every verb takes it.
@@ -23,6 +24,34 @@ pub struct Spec {
     pub decide: Duration,
     /// Besides those every sandbox makes by itself.
     pub checks: Vec<CheckSpec>,
+    /// Injected after it, each into a restore of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultSpec>,
+    /// What the recovery begins with.
+    #[serde(default, skip_serializing_if = "From::is_here")]
+    pub from: From,
+}
+
+/// What a recovery begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum From {
+    /// This machine as it stands.
+    #[default]
+    Here,
+    /// A replica, as if the repository were gone.
+    Replica,
+    /// The program, a recovery kit and the storage's credentials.
+    Kit,
+}
+
+impl From {
+    pub fn is_here(&self) -> bool {
+        *self == Self::Here
+    }
+
+    pub const ALL: [(&'static str, Self); 3] =
+        [("repository", Self::Here), ("replica", Self::Replica), ("kit", Self::Kit)];
 }
 
 impl Spec {
@@ -34,6 +63,19 @@ impl Spec {
         let refused = |why: String| Err(DrillError::Spec(why));
         if self.name.is_empty() {
             return refused("a drill needs a name".into());
+        }
+        let repeated = self
+            .faults
+            .iter()
+            .enumerate()
+            .find(|(at, fault)| self.faults[..*at].iter().any(|before| before.kind == fault.kind));
+        if let Some((_, fault)) = repeated {
+            return refused(format!("{} is injected once a drill", fault.kind.name()));
+        }
+        if !self.faults.is_empty() && !self.from.is_here() {
+            return refused(
+                "faults are injected by a drill of their own, not by one that begins elsewhere".into(),
+            );
         }
         if let Some(rto) = self.rto {
             if rto.is_zero() {

@@ -69,6 +69,8 @@ impl StackSpec {
             detect: self.detect,
             decide: self.decide,
             checks: component.checks.clone(),
+            faults: Vec::new(),
+            from: super::spec::From::Here,
         }
     }
 
@@ -242,29 +244,19 @@ fn in_order(spec: &StackSpec) -> Vec<(&String, &ComponentSpec)> {
 
 fn empty(spec: &StackSpec, stage: &StackStage<'_>, located: f64) -> Result<Evidence, DrillError> {
     Ok(Evidence {
-        format: FORMAT.into(),
         name: spec.name.clone(),
-        number: 1,
-        previous: None,
         spec_hash: spec.hash()?,
         started_at: from_timestamp(stage.now).to_string(),
-        machine: stage.machine.clone(),
         repository: stage.repository.clone(),
-        snapshot: None,
         sandbox: Some("one for each component, side by side where they do not need each other".into()),
         phases: vec![Phase { name: "locate".into(), seconds: located }],
-        restored_bytes: 0,
-        checks: Vec::new(),
-        not_tested: Vec::new(),
         objectives: objectives(spec.rto, spec.rpo),
         measured: Measured {
             declared_seconds: seconds(spec.detect + spec.decide),
             window_days: WINDOW_DAYS,
             ..Measured::default()
         },
-        stack: None,
-        verdict: Verdict::CouldNotRun,
-        reason: None,
+        ..blank(stage)
     })
 }
 
@@ -303,6 +295,7 @@ async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &
         progress: stage.progress.clone(),
         cancel: stage.cancel,
         keep: Some(&keep),
+        witness: None,
     };
     // Its objectives count from the beginning of all, and are judged there.
     let spec = Spec { rto: None, rpo: None, ..spec.of(name, wanted, snapshot) };
@@ -368,6 +361,8 @@ fn blank(stage: &StackStage<'_>) -> Evidence {
         stack: None,
         verdict: Verdict::CouldNotRun,
         reason: None,
+        start: None,
+        faults: Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod find;
 pub mod forget;
 pub mod kit;
 pub mod ls;
+pub mod needs;
 pub mod prune;
 pub mod read;
 pub mod repair;

@@ -39,8 +39,13 @@ pub struct FaultPlan {
     pub list_error_permille: u32,
     /// One bit of what is read comes back flipped.
     pub read_flip_permille: u32,
+    /// A read or listing that is not answered: given up after `silence`.
+    pub silent_permille: u32,
+    pub silence: Duration,
     /// Every operation waits up to this long, by seed.
     pub max_latency: Duration,
+    /// What is read arrives no faster than this, each operation for itself.
+    pub read_bytes_per_second: Option<u64>,
     /// This many puts and deletes reach the store; at the next one it dies, and everything after fails.
     pub die_after_writes: Option<u64>,
     pub last_write: LastWrite,
@@ -139,6 +144,31 @@ impl FaultStore {
         }
     }
 
+    /// What may become of a read or listing before it reaches the store.
+    async fn ask(
+        &self,
+        dice: &mut Dice,
+        kind: &'static str,
+        name: &str,
+        permille: u32,
+    ) -> Result<(), StoreError> {
+        if dice.hits(permille) {
+            return Err(self.error(kind, name, "failed"));
+        }
+        if self.plan.silent_permille > 0 && dice.hits(self.plan.silent_permille) {
+            tokio::time::sleep(self.plan.silence).await;
+            return Err(self.error(kind, name, "no answer"));
+        }
+        Ok(())
+    }
+
+    async fn arrive(&self, bytes: &Bytes) {
+        if let Some(rate) = self.plan.read_bytes_per_second {
+            let seconds = bytes.len() as f64 / rate.max(1) as f64;
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        }
+    }
+
     fn flip(&self, dice: &mut Dice, bytes: Bytes) -> Bytes {
         if bytes.is_empty() || !dice.hits(self.plan.read_flip_permille) {
             return bytes;
@@ -198,27 +228,23 @@ impl Store for FaultStore {
 
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         let mut dice = self.begin("read", name).await?;
-        if dice.hits(self.plan.read_error_permille) {
-            return Err(self.error("read", name, "read failed"));
-        }
+        self.ask(&mut dice, "read", name, self.plan.read_error_permille).await?;
         let bytes = self.inner.get(name).await?;
+        self.arrive(&bytes).await;
         Ok(self.flip(&mut dice, bytes))
     }
 
     async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let mut dice = self.begin("read", name).await?;
-        if dice.hits(self.plan.read_error_permille) {
-            return Err(self.error("read", name, "read failed"));
-        }
+        self.ask(&mut dice, "read", name, self.plan.read_error_permille).await?;
         let bytes = self.inner.get_range(name, offset, length).await?;
+        self.arrive(&bytes).await;
         Ok(self.flip(&mut dice, bytes))
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         let mut dice = self.begin("list", folder).await?;
-        if dice.hits(self.plan.list_error_permille) {
-            return Err(self.error("list", folder, "listing failed"));
-        }
+        self.ask(&mut dice, "list", folder, self.plan.list_error_permille).await?;
         self.inner.list(folder).await
     }
 

@@ -1,6 +1,8 @@
 //! `drill`: rehearse a recovery, and look at what earlier rehearsals showed.
 
 mod attest;
+mod bare;
+mod faults;
 mod rehearse;
 mod show;
 mod stack;

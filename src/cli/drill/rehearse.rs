@@ -6,22 +6,26 @@ use std::time::{Duration, Instant};
 use super::super::backup::service::surroundings;
 use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
+use super::bare::Bare;
 use super::exit;
+use super::faults::{self, FaultArgs};
 use super::show::text;
-use crate::app::drills;
+use crate::app::{self, drills};
 use crate::config::{file, parse_duration};
 use crate::drill::check::CheckSpec;
 use crate::drill::evidence::{Evidence, SignedEvidence};
+use crate::drill::fault::{Rescue, Witness, inject};
 use crate::drill::history::{self, TREND_OF};
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
 use crate::drill::sandbox::{Ground, SandboxKind, sweep};
+use crate::drill::spec::From;
 use crate::drill::{Spec, Stage};
 use crate::engine::backup::BackupOptions;
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
 use crate::seal::block::Compression;
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A drill of the configuration file, or what this one is called; its runs are compared with each other
     #[arg(value_name = "NAME", default_value = "drill", value_parser = super::super::text::name)]
@@ -73,6 +77,8 @@ pub struct Args {
     /// Keep nothing in the repository: for storage credentials that only read
     #[arg(long)]
     no_keep: bool,
+    #[command(flatten)]
+    faults: FaultArgs,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -92,7 +98,8 @@ impl Args {
     fn changes_spec(&self) -> bool {
         let checks = !self.check_sql.is_empty() || !self.check_command.is_empty();
         let times = !self.detect.is_zero() || !self.decide.is_zero();
-        checks || times || self.rto.is_some() || self.rpo.is_some() || self.sandbox.is_some()
+        let faults = !self.faults.faults.is_empty();
+        checks || times || faults || self.rto.is_some() || self.rpo.is_some() || self.sandbox.is_some()
     }
 
     fn spec(&self) -> Spec {
@@ -113,6 +120,8 @@ impl Args {
             detect: self.detect,
             decide: self.decide,
             checks,
+            faults: self.faults.faults.clone(),
+            from: if self.faults.from_kit.is_some() { From::Kit } else { From::Here },
         }
     }
 }
@@ -132,6 +141,8 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
         detect: time("detect", &drill.detect)?.unwrap_or_default(),
         decide: time("decide", &drill.decide)?.unwrap_or_default(),
         checks: drill.checks.iter().map(check_of).collect(),
+        faults: faults::of_file(&what, drill)?,
+        from: faults::from_of_file(&what, drill)?,
     };
     spec.validate().map_err(|error| CliError::from(error).within(&what))?;
     Ok(spec)
@@ -156,6 +167,9 @@ pub fn check_of(check: &file::Check) -> CheckSpec {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    if let Some(file) = args.faults.bare.clone() {
+        return super::bare::child(&args, &file, context).await;
+    }
     if args.snapshot.is_some() || (!args.all && !context.has_file()) {
         return one(&args, args.spec(), context).await;
     }
@@ -198,12 +212,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             let (_, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
             let of_drill = context.with(context.settings_of(repository)?);
             if drill.stack.is_some() {
+                faults::refuse_for_whole(name, drill, &args.faults)?;
                 return super::stack::rehearse(&args, name, drill, &found, &of_drill).await;
             }
             if let Some(runbook) = &drill.runbook {
+                faults::refuse_for_whole(name, drill, &args.faults)?;
                 return of_runbook(&args, name, drill, &found.path.with_file_name(runbook), &of_drill).await;
             }
-            one(&args, spec_of(name, drill)?, &of_drill).await
+            let (faults, spec) = args.faults.for_drill(drill, spec_of(name, drill)?);
+            one(&Args { faults, ..args.clone() }, spec, &of_drill).await
         };
         exits.push(match ended.await {
             Ok(exit) => exit,
@@ -231,12 +248,52 @@ async fn of_runbook(
 async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliError> {
     // Before anything starts, and before a password is asked for.
     spec.validate()?;
-    let ground = ground(args, context);
     let key = drills::signing_key(&context.settings)?;
+    let ran = match spec.from {
+        From::Here => here(args, &spec, context).await?,
+        From::Replica | From::Kit => {
+            let scratch = ground(args, context).scratch;
+            let evidence = faults::from_nothing(&args.faults, &spec, context, &scratch).await?;
+            Ran { evidence, repo: home(args, context).await }
+        }
+    };
+    let Ran { evidence, repo } = ran;
+    finish(Rehearsed { evidence, repo: repo.as_ref(), key }, args, context).await
+}
+
+/// A drill that ran, and the repository that keeps its evidence.
+pub struct Ran {
+    pub evidence: Evidence,
+    repo: Option<Repository>,
+}
+
+/// Where evidence of a recovery from elsewhere is kept, if that can be reached.
+async fn home(args: &Args, context: &Context) -> Option<Repository> {
+    if args.no_keep {
+        return None;
+    }
+    let opening = async {
+        let (location, password) = (context.location()?, context.password()?);
+        // Not given up when interrupted: that is what the evidence has to say.
+        Ok::<_, CliError>(app::open_repository(&context.settings, location, &password).await?)
+    };
+    let opened = opening.await;
+    opened
+        .map_err(|error| context.warn(format_args!("the evidence is not kept: {}", error.causes.join(": "))))
+        .ok()
+}
+
+/// Runs a drill on this machine as it stands, and injects its faults.
+pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, CliError> {
+    let ground = ground(args, context);
+    let scratch = ground.scratch.clone();
+    // A fault that cannot be what it is declared to be is told before anything starts.
+    let replicas = faults::replicas_for(&args.faults, spec, context)?;
     let began = Instant::now();
-    let repo = context.open().await?;
+    let (repo, unlock) = context.open_with_key().await?;
     context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
     let around = surroundings(context, &repo);
+    let witness = Witness::default();
     let (counters, display) = context.progress();
     let stage = Stage {
         repo: &repo,
@@ -248,10 +305,27 @@ async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliErro
         progress: counters,
         cancel: &context.cancel,
         keep: None,
+        witness: (!spec.faults.is_empty()).then_some(&witness),
     };
-    let ran = crate::drill::run(&spec, &stage).await;
+    let mut evidence = crate::drill::run(spec, &stage).await?;
+    if !spec.faults.is_empty() {
+        let kit = context.settings.kit.as_deref().map(crate::engine::kit::load).transpose()?;
+        let bare = Bare::at(context, &unlock, scratch)?;
+        let rescue = Rescue {
+            unlock: &unlock,
+            kit: kit.as_ref(),
+            replicas: faults::copies(&replicas, &unlock, context)?,
+            max_retries: context.settings.store.max_retries,
+            bare: &|spec| {
+                let bare = bare.clone();
+                Box::pin(async move { bare.run(spec).await.map_err(|error| error.causes.join(": ")) })
+            },
+        };
+        inject(spec, &stage, &witness, &rescue, &mut evidence).await;
+    }
+    drop(stage);
     drop(display);
-    finish(Rehearsed { evidence: ran?, repo: &repo, key }, args, context).await
+    Ok(Ran { evidence, repo: Some(repo) })
 }
 
 /// What sandboxes are made on, once what earlier drills left there is swept.
@@ -272,8 +346,8 @@ pub fn ground(args: &Args, context: &Context) -> Ground {
 /// A drill that came to its end, however it went.
 pub struct Rehearsed<'r> {
     pub evidence: Evidence,
-    /// Keeps the evidence.
-    pub repo: &'r Repository,
+    /// Keeps the evidence; `None`: it is out of reach.
+    pub repo: Option<&'r Repository>,
     pub key: ed25519_dalek::SigningKey,
 }
 
@@ -283,18 +357,22 @@ pub async fn finish(rehearsed: Rehearsed<'_>, args: &Args, context: &Context) ->
     let name = evidence.name.clone();
     // Looking back is no part of a recovery, and evidence that cannot be read must not cost the new one.
     let nobody = crate::base::cancel::Cancel::new();
-    let before = match history::newest(repo, Some(&name), TREND_OF, &nobody).await {
-        Ok(before) => before,
-        Err(error) => {
-            context.warn(format_args!("the runs before cannot be read: {error}"));
-            Vec::new()
-        }
+    let before = match repo {
+        Some(repo) => history::newest(repo, Some(&name), TREND_OF, &nobody).await,
+        None => Ok(Vec::new()),
     };
+    let before = before.unwrap_or_else(|error| {
+        context.warn(format_args!("the runs before cannot be read: {error}"));
+        Vec::new()
+    });
     history::place(&mut evidence, &before)?;
     let signed = evidence.sign(&key)?;
     let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
     // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
-    let kept = if args.no_keep { Ok(()) } else { keep(repo, &signed, context).await };
+    let kept = match repo {
+        Some(repo) if !args.no_keep => keep(repo, &signed, context).await,
+        _ => Ok(()),
+    };
     let written = write_all(args, &signed, &before);
     tell(&signed, context)?;
     kept?;

@@ -10,7 +10,7 @@ use crate::config::parse_duration;
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, REGRESSION};
 use crate::drill::history::{self, Kept};
-use crate::drill::report::{against, html::html, span};
+use crate::drill::report::{against, faults, html::html, span};
 use crate::policy::objective;
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
@@ -180,6 +180,9 @@ pub fn text(evidence: &Evidence) -> String {
             row.consistent_at
         ));
     }
+    if let Some(start) = &evidence.start {
+        lines.push(format!("Began    with the {}", shown(start.words().as_bytes())));
+    }
     if let Some(sandbox) = &evidence.sandbox {
         lines.push(format!("Sandbox  {sandbox} · {} cores", evidence.machine.cores));
     }
@@ -205,6 +208,7 @@ pub fn text(evidence: &Evidence) -> String {
         };
         lines.push(format!("{sign} {}: {}", shown(check.name.as_bytes()), shown(check.detail.as_bytes())));
     }
+    lines.extend(faults::lines(evidence).iter().map(|line| shown(line.as_bytes())));
     for what in &evidence.not_tested {
         lines.push(format!("– not tested: {}", shown(what.as_bytes())));
     }

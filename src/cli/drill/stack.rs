@@ -111,6 +111,6 @@ pub async fn rehearse(
     };
     let ran = run(&spec, &stage).await;
     drop(display);
-    let rehearsed = Rehearsed { evidence: ran?, repo: keeper, key };
+    let rehearsed = Rehearsed { evidence: ran?, repo: Some(keeper), key };
     finish(rehearsed, args, context).await
 }

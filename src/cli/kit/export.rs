@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 /// An address that means the same on another machine: no folder is relative to where somebody once stood.
-fn address_of(location: &Location) -> Result<String, CliError> {
+pub fn address_of(location: &Location) -> Result<String, CliError> {
     let Location::Local { path } = location else { return Ok(location.to_string()) };
     let path = std::path::absolute(path).map_err(|error| CliError::usage(format!("{location}: {error}")))?;
     if path.to_str().is_none() {

@@ -37,6 +37,8 @@ enum What {
     },
 }
 
+pub use export::address_of;
+
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     match args.what {
         What::Export(args) => export::run(args, context).await,
@@ -64,14 +66,19 @@ fn configuration(context: &Context) -> Option<(PathBuf, String)> {
 
 /// Settings for an address of a kit: storage options come from the configuration file that the kit holds.
 pub fn settings_for(kit: &Kit, address: &str, context: &Context) -> Result<Settings, CliError> {
+    let options = options_for(kit, address)?.into_iter().collect();
+    let (replica_of, via) = (None, std::collections::BTreeMap::new());
+    let repository = Repository { url: address.to_owned(), replica_of, via, password: None, options };
+    context.settings_of(&repository)
+}
+
+/// The storage options that the configuration file in the kit has for an address.
+pub fn options_for(kit: &Kit, address: &str) -> Result<Vec<(String, String)>, CliError> {
     let environment = Environment::of_process();
     let wanted = location(address, &environment)?;
     let held = kit.config.as_deref().and_then(|text| file::parse("lifeboat.toml".as_ref(), text).ok());
     let is_there =
         |repository: &&Repository| location(&repository.url, &environment).is_ok_and(|found| found == wanted);
     let options = held.as_ref().and_then(|held| held.file.repository.values().find(is_there));
-    let options = options.map(|repository| repository.options.clone()).unwrap_or_default();
-    let (replica_of, via) = (None, std::collections::BTreeMap::new());
-    let repository = Repository { url: address.to_owned(), replica_of, via, password: None, options };
-    context.settings_of(&repository)
+    Ok(options.map(|repository| repository.options.clone()).unwrap_or_default().into_iter().collect())
 }

@@ -12,7 +12,7 @@ mod redact;
 use std::path::{Path, PathBuf};
 
 pub use model::{
-    Check, Component, Drill, DrillComponent, Duty, File, Job, Machine, OneOrMany, Repository,
+    Check, Component, Drill, DrillComponent, Duty, Fault, File, Job, Machine, OneOrMany, Repository,
     SecretReference, time,
 };
 

@@ -172,6 +172,22 @@ pub struct Drill {
     pub decide: Option<String>,
     #[serde(default)]
     pub checks: Vec<Check>,
+    /// Injected after it, each into a restore of its own.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+    /// What the recovery begins with: `repository`, `replica` or `kit`.
+    pub from: Option<String>,
+    /// The recovery kit to begin with.
+    pub kit: Option<PathBuf>,
+}
+
+/// A fault with its declared outcome.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    pub kind: String,
+    #[serde(rename = "expect")]
+    pub declared: Option<String>,
 }
 
 /// What a drill of a stack asks of one component.

@@ -45,6 +45,7 @@ pub fn html(evidence: &Evidence, before: &[Evidence]) -> String {
                 }
                 h2 { "Checks" }
                 (checks(evidence))
+                (super::faults::html(evidence))
                 @if before.iter().any(|run| run.measured.recovery_seconds.is_some()) {
                     h2 { "Recovery time, run by run" }
                     (trend(evidence, before))
@@ -86,6 +87,7 @@ fn facts(evidence: &Evidence) -> Markup {
                 tr { th { "Snapshot" } td { (row.id.get(..8).unwrap_or_default()) " of " (row.job) " on " (row.host)
                     ", data of " (row.consistent_at) } }
             }
+            @if let Some(start) = &evidence.start { tr { th { "Began with" } td { (start.words()) } } }
             tr { th { "Repository" } td { (evidence.repository) } }
             @if let Some(sandbox) = &evidence.sandbox { tr { th { "Sandbox" } td { (sandbox) } } }
             tr { th { "Restored" } td { (crate::base::byte_size::human(evidence.restored_bytes)) } }

@@ -29,6 +29,7 @@ pub fn junit(evidence: &Evidence) -> Result<String, DrillError> {
         case.set_system_out(check.detail.clone());
         suite.add_test_case(case);
     }
+    super::faults::junit(evidence, &mut suite);
     let objectives = [
         ("RTO", evidence.measured.end_to_end_seconds, evidence.objectives.rto_seconds),
         ("RPO", evidence.measured.exposure_seconds, evidence.objectives.rpo_seconds),

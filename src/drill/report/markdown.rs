@@ -44,6 +44,9 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
         writeln!(text, "| Snapshot | {id} of {} on {} |", cell(&row.job), cell(&row.host))?;
         writeln!(text, "| Data of | {} |", row.consistent_at)?;
     }
+    if let Some(start) = &evidence.start {
+        writeln!(text, "| Began with | {} |", cell(&start.words()))?;
+    }
     if let Some(sandbox) = &evidence.sandbox {
         writeln!(text, "| Sandbox | {} |", cell(sandbox))?;
     }
@@ -84,6 +87,7 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
             writeln!(text, "| {} | {sign} | {} |", cell(&check.name), cell(&check.detail))?;
         }
     }
+    text.push_str(&super::faults::markdown(evidence, cell));
     if !evidence.not_tested.is_empty() {
         writeln!(text, "\nNot tested: {}", cell(&evidence.not_tested.join("; ")))?;
     }

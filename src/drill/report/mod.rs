@@ -1,5 +1,6 @@
 //! Evidence in the forms that people and CI systems read. The JSON is the record; these are views of it.
 
+pub mod faults;
 pub mod html;
 pub mod junit;
 pub mod lanes;

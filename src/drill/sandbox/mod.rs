@@ -143,6 +143,14 @@ fn own_folder(scratch: &Path) -> Result<tempfile::TempDir, SandboxError> {
     })
 }
 
+/// An empty folder that a later drill sweeps if nobody removes it; dropping it does.
+///
+/// # Errors
+/// It cannot be made.
+pub fn scratch_folder(scratch: &Path) -> Result<tempfile::TempDir, SandboxError> {
+    own_folder(scratch)
+}
+
 fn close(folder: tempfile::TempDir) -> Result<(), SandboxError> {
     let path = folder.path().to_owned();
     folder.close().map_err(|cause| SandboxError::File { operation: "remove", path, cause })

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
+pub(in crate::engine) use mark::mark;
 pub(in crate::engine) use plan::Move;
 pub use plan::{MaxUnused, PruneOptions, PrunePlan, Tally, plan};
 pub(in crate::engine) use repack::Repacker;

@@ -2,6 +2,9 @@
 
 mod stack;
 
+mod faults;
+mod server_gone;
+
 use crate::cli::{Machine, Said};
 
 fn with_files() -> Machine {
