@@ -248,7 +248,9 @@ impl From<DrillError> for CliError {
         match error {
             DrillError::Engine(error) => error.into(),
             DrillError::Spec(_) => Self::from_chain(Exit::Usage, &error),
-            DrillError::Local { .. } | DrillError::Evidence(_) => Self::from_chain(Exit::Failed, &error),
+            DrillError::Local { .. } | DrillError::Evidence(_) | DrillError::Chain { .. } => {
+                Self::from_chain(Exit::Failed, &error)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+pub use crate::base::byte_size::count;
 use crate::format::entry::Timestamp;
 use crate::format::manifest::NAME_LIMIT;
 use crate::repo::from_timestamp;
@@ -29,19 +30,6 @@ pub fn span(time: Duration) -> String {
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
     }
-}
-
-/// A number with its thousands apart: `12 345`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A name from storage or disk as one harmless line: what is not UTF-8, or could steer a terminal, is escaped.

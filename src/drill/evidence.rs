@@ -116,6 +116,12 @@ pub struct Measured {
     pub exposure_seconds: Option<f64>,
     /// The worst loss over the window, whether it was drilled or not.
     pub worst_exposure_seconds: Option<f64>,
+    /// The worst loss over the window if only what drills restored had been there, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_worst_seconds: Option<f64>,
+    /// Other copies of the repository: what would be left if this one were lost, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyRow>,
     pub window_days: u32,
     /// Seconds per GiB against the median of the runs before; above [`REGRESSION`] it is one.
     pub trend: Option<f64>,
@@ -176,6 +182,18 @@ fn over(what: &str, measured: Option<f64>, objective: Option<f64>) -> Option<Str
         (None, Some(_)) => Some(format!("{what} was not measured")),
         _ => None,
     }
+}
+
+/// The same data in another copy of the repository.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyRow {
+    pub name: String,
+    /// RFC 3339; of its newest snapshot.
+    pub consistent_at: Option<String>,
+    pub exposure_seconds: Option<f64>,
+    /// Why nothing is known of it.
+    pub problem: Option<String>,
 }
 
 /// See the module.
@@ -385,12 +403,8 @@ pub(super) mod tests {
             ],
             restored_bytes: 1 << 30,
             checks: vec![CheckResult {
-                name: "rows".into(),
-                outcome: CheckOutcome::Passed,
-                detail: "3 tables <equal> & \"whole\"".into(),
                 seconds: 0.25,
-                is_data: true,
-                proves_data: true,
+                ..CheckResult::new("rows", CheckOutcome::Passed, "3 tables <equal> & \"whole\"")
             }],
             not_tested: vec!["mail".into()],
             objectives: Objectives { rto_seconds: Some(60.0), rpo_seconds: Some(3600.0) },
@@ -400,6 +414,8 @@ pub(super) mod tests {
                 end_to_end_seconds: Some(14.0),
                 exposure_seconds: Some(1800.0),
                 worst_exposure_seconds: Some(7200.0),
+                proven_worst_seconds: None,
+                copies: Vec::new(),
                 window_days: 30,
                 trend: None,
             },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DrillError;
-use super::evidence::{Evidence, SignedEvidence};
+use super::evidence::{Evidence, SignedEvidence, Verdict};
 use crate::base::cancel::Cancel;
 use crate::base::progress::NoProgress;
 use crate::engine::backup::{BackupOptions, CaptureRequest, capture};
@@ -88,6 +88,51 @@ pub async fn newest(
         kept.push(read(repo, snapshot, cancel).await?);
     }
     Ok(kept)
+}
+
+/// The runs before a new one, oldest first, to be followed and compared with. Those before the last are for
+/// comparing alone: one of them that cannot be read is left out.
+///
+/// # Errors
+/// [`DrillError::Chain`]: the last one cannot be read. A run that followed nothing would begin a second chain beside
+/// the first, and nobody could tell a lost record from a hidden one.
+pub async fn before(repo: &Repository, name: &str, cancel: &Cancel) -> Result<Vec<Kept>, DrillError> {
+    let found = list(repo, Some(name)).await?;
+    let Some((last, earlier)) = found.split_last() else { return Ok(Vec::new()) };
+    let mut kept = Vec::new();
+    for snapshot in &earlier[earlier.len().saturating_sub(TREND_OF - 1)..] {
+        match read(repo, snapshot, cancel).await {
+            Ok(record) => kept.push(record),
+            Err(error) => {
+                tracing::warn!(%error, "run #{} is left out of the comparison", number_of(snapshot))
+            }
+        }
+    }
+    let broken = |error: DrillError| DrillError::Chain { number: number_of(last), cause: error.to_string() };
+    kept.push(read(repo, last, cancel).await.map_err(broken)?);
+    Ok(kept)
+}
+
+/// The number that a record is filed with; 0 if none is.
+fn number_of(snapshot: &Snapshot) -> u64 {
+    let facts: serde_json::Value = serde_json::from_str(&snapshot.summary.facts).unwrap_or_default();
+    facts["drill"]["number"].as_u64().unwrap_or(0)
+}
+
+/// A run that cannot take its place behind the others: whatever it measured, it is no evidence.
+pub fn unplaced(evidence: &mut Evidence, error: &DrillError) {
+    evidence.number = match error {
+        DrillError::Chain { number, .. } => number + 1,
+        _ => 0,
+    };
+    let said = match &evidence.reason {
+        Some(reason) => format!("{reason}; and {error}"),
+        None => error.to_string(),
+    };
+    evidence.reason = Some(said);
+    if evidence.verdict.is_passed() {
+        evidence.verdict = Verdict::CouldNotRun;
+    }
 }
 
 /// Puts a record into its place in the chain: number, hash of the one before, trend.

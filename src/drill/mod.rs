@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod evidence;
+pub mod exposure;
 pub mod fault;
 pub mod history;
 pub mod report;
@@ -15,6 +16,7 @@ pub mod runbook;
 pub mod sandbox;
 pub mod spec;
 pub mod stack;
+mod validate;
 
 pub use evidence::{Evidence, Verdict};
 pub use run::{Stage, run};
@@ -32,4 +34,7 @@ pub enum DrillError {
     Local { operation: &'static str, cause: std::io::Error },
     #[error("evidence {0}")]
     Evidence(String),
+    /// A new record would have to name this one.
+    #[error("run #{number} of the drill cannot be read back ({cause}), so no run can follow it")]
+    Chain { number: u64, cause: String },
 }

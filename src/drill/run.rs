@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::check::{self, CheckOutcome, CheckResult};
+use super::check::{CheckOutcome, CheckResult, Restored};
 use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
+use super::exposure::{Points, WINDOW_DAYS};
 use super::fault::Witness;
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
-use super::{DrillError, Spec};
+use super::{DrillError, Spec, validate};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::engine::EngineError;
@@ -15,14 +16,10 @@ use crate::engine::read::select::{Selected, SnapshotPath};
 use crate::engine::restore::service::{to_service, waiting};
 use crate::engine::restore::{RestoreOptions, restore};
 use crate::format::manifest::Summary;
-use crate::policy::objective::{self, Point};
-use crate::repo::snapshots::{Filter, SnapshotList};
+use crate::repo::snapshots::Filter;
 use crate::repo::{Repository, from_timestamp};
 use crate::source::capture::SourceError;
 use crate::source::target::Target;
-
-/// How far back the worst exposure is looked for.
-pub(super) const WINDOW_DAYS: u32 = 30;
 
 /// Opens the service at an address for a restore.
 pub type OpenTarget<'s> = dyn Fn(&str) -> Result<Box<dyn Target>, SourceError> + Send + Sync + 's;
@@ -132,14 +129,23 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
         start: None,
         faults: Vec::new(),
     };
-    match attempt(spec, stage, &mut evidence).await {
+    let mut points = None;
+    match attempt(spec, stage, &mut evidence, &mut points).await {
         Ok(()) => evidence.judge(),
         Err(Stop { verdict, reason }) => (evidence.verdict, evidence.reason) = (verdict, Some(reason)),
+    }
+    if let Some(points) = points {
+        points.prove(evidence.verdict, &mut evidence.measured);
     }
     Ok(evidence)
 }
 
-async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Result<(), Stop> {
+async fn attempt(
+    spec: &Spec,
+    stage: &Stage<'_>,
+    evidence: &mut Evidence,
+    points: &mut Option<Points>,
+) -> Result<(), Stop> {
     let mut watch = Watch { began: stage.began, phase: stage.began };
     let repo = stage.repo;
     let list = repo.snapshots().await.map_err(EngineError::from)?;
@@ -147,13 +153,16 @@ async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Res
     let selected = path.select_from(repo, &list, &Filter::default()).await?;
     let summary = &selected.snapshot.summary;
     evidence.snapshot = Some(row(&selected));
-    exposure(&list, summary, stage, &mut evidence.measured);
+    points
+        .insert(Points::new(&list, summary, from_timestamp(repo.world.now())))
+        .measure(&mut evidence.measured);
     if summary.statistics.problems > 0 {
         let missing = format!("{} paths that the backup itself could not read", summary.statistics.problems);
         evidence.not_tested.push(missing);
     }
     let kind = spec.sandbox.unwrap_or_else(|| SandboxKind::for_source(&summary.source));
     proves_something(spec, summary)?;
+    spec.checks.iter().try_for_each(|check| check.fits(kind)).map_err(could_not)?;
     watch.end("locate", &mut evidence.phases);
 
     let ground = stage.ground.clone();
@@ -164,7 +173,7 @@ async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Res
     evidence.not_tested.extend(sandbox.not_tested());
     watch.end("provision", &mut evidence.phases);
 
-    let result = rehearse(spec, stage, &selected, &mut sandbox, evidence, &mut watch).await;
+    let result = rehearse(spec, stage, (&selected, kind), &mut sandbox, evidence, &mut watch).await;
     if let Some(keep) = stage.keep {
         keep(sandbox);
         return result;
@@ -180,7 +189,7 @@ async fn attempt(spec: &Spec, stage: &Stage<'_>, evidence: &mut Evidence) -> Res
 async fn rehearse(
     spec: &Spec,
     stage: &Stage<'_>,
-    selected: &Selected,
+    (selected, kind): (&Selected, SandboxKind),
     sandbox: &mut Box<dyn Sandbox>,
     evidence: &mut Evidence,
     watch: &mut Watch,
@@ -196,13 +205,22 @@ async fn rehearse(
         looked.map_err(|error| could_not(format!("what was restored cannot be looked at: {error}")))?;
         watch.leave_out(began.elapsed());
     }
-    for check in &spec.checks {
-        stage.cancel.check()?;
-        // A check asks its sandbox and waits for it: the runtime has other threads for its work meanwhile.
-        evidence.checks.push(waiting(|| check::check(check, sandbox.as_mut(), stage.cancel)));
+    let (repo, cancel) = (stage.repo, stage.cancel);
+    let facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
+    let now = from_timestamp(repo.world.now());
+    let mut restored = Restored { repo, selected, kind, facts: &facts, now, sandbox, cancel };
+    validate::usual(spec, &mut restored, evidence).await?;
+    let mut is_ready = true;
+    if !spec.steps.is_empty() {
+        watch.end("validate", &mut evidence.phases);
+        is_ready = validate::steps(spec, &mut restored, evidence)?;
+        watch.end("steps", &mut evidence.phases);
     }
-    watch.end("validate", &mut evidence.phases);
-    stage.cancel.check()?;
+    if is_ready {
+        validate::asked(spec, &mut restored, evidence).await?;
+    }
+    let name = if spec.steps.is_empty() { "validate" } else { "validate again" };
+    watch.end(name, &mut evidence.phases);
     let recovery = seconds(watch.began.elapsed());
     evidence.measured.recovery_seconds = Some(recovery);
     evidence.measured.end_to_end_seconds = Some(recovery + evidence.measured.declared_seconds);
@@ -225,26 +243,6 @@ fn row(selected: &Selected) -> SnapshotRow {
         finished_at: from_timestamp(summary.finished).to_string(),
         problems: summary.statistics.problems,
     }
-}
-
-fn exposure(list: &SnapshotList, restored: &Summary, stage: &Stage<'_>, measured: &mut Measured) {
-    let now = from_timestamp(stage.repo.world.now());
-    let since = now - jiff::SignedDuration::from_hours(i64::from(WINDOW_DAYS) * 24);
-    let points: Vec<Point> = list
-        .snapshots
-        .iter()
-        .filter(|found| found.confirmed)
-        .map(|found| &found.summary)
-        .filter(|summary| summary.job == restored.job && summary.host == restored.host)
-        .map(|summary| Point {
-            consistent: from_timestamp(summary.consistent),
-            available: from_timestamp(summary.finished),
-        })
-        .collect();
-    let lost = now.duration_since(from_timestamp(restored.consistent));
-    measured.exposure_seconds = Some(seconds(Duration::try_from(lost).unwrap_or_default()));
-    let found = objective::exposure(&points, since, now);
-    measured.worst_exposure_seconds = found.map(|exposure| seconds(exposure.worst));
 }
 
 /// Bytes that come back as they were stored prove little about a stream nobody here can read.
@@ -273,16 +271,14 @@ async fn into_folder(
 ) -> Result<(), Stop> {
     let Some(target) = sandbox.path() else { return Err(could_not("the sandbox has no folder")) };
     let start = Instant::now();
-    let options = RestoreOptions { target: target.to_owned(), verify: true, ..RestoreOptions::default() };
+    let mut options = RestoreOptions { target: target.to_owned(), verify: true, ..RestoreOptions::default() };
+    // Numbers mean the same in every container, names do not.
+    options.files.owners.numeric = selected.snapshot.summary.source.starts_with("docker");
     let outcome = restore(stage.repo, selected, &options, None, stage.progress.clone(), stage.cancel).await?;
     evidence.restored_bytes = outcome.bytes;
-    let result = |name: &str, wrong: u64, detail: String| CheckResult {
-        name: name.into(),
-        outcome: if wrong == 0 { CheckOutcome::Passed } else { CheckOutcome::Failed },
-        detail,
-        seconds: seconds(start.elapsed()),
-        is_data: true,
-        proves_data: true,
+    let result = |name: &str, wrong: u64, detail: String| {
+        let outcome = if wrong == 0 { CheckOutcome::Passed } else { CheckOutcome::Failed };
+        CheckResult { seconds: seconds(start.elapsed()), ..CheckResult::new(name, outcome, detail) }
     };
     let lost = outcome.damaged.count + outcome.failed.count;
     let worst = outcome.damaged.named.first().or(outcome.failed.named.first());
@@ -324,22 +320,15 @@ async fn into_service(
     let given = to_service(stage.repo, selected, target, stage.progress.clone(), stage.cancel).await?;
     evidence.restored_bytes = given.bytes;
     let proven = |detail: String| CheckResult {
-        name: "data".into(),
-        outcome: CheckOutcome::Passed,
-        detail,
         seconds: seconds(start.elapsed()),
-        is_data: true,
-        proves_data: true,
+        ..CheckResult::new("data", CheckOutcome::Passed, detail)
     };
     evidence.checks.extend(given.returned.proven.into_iter().map(proven));
     evidence.not_tested.extend(given.returned.warnings);
     evidence.checks.extend(given.returned.not_done.into_iter().map(|what| CheckResult {
-        name: "whole".into(),
-        outcome: CheckOutcome::Failed,
-        detail: format!("not made: {what}"),
         seconds: seconds(start.elapsed()),
         is_data: false,
-        proves_data: true,
+        ..CheckResult::new("whole", CheckOutcome::Failed, format!("not made: {what}"))
     }));
     Ok(())
 }

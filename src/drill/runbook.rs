@@ -123,17 +123,17 @@ fn detail(record: &StepRecord) -> String {
 fn check(record: &StepRecord) -> CheckResult {
     let is_done = record.ending == Ending::Done;
     let said = detail(record);
+    let outcome = if is_done { CheckOutcome::Passed } else { CheckOutcome::Failed };
+    let detail = match &record.why {
+        Some(why) if !said.is_empty() => format!("{why}: {said}"),
+        Some(why) => why.clone(),
+        None if said.is_empty() => "done".into(),
+        None => said,
+    };
     CheckResult {
-        name: record.step.clone(),
-        outcome: if is_done { CheckOutcome::Passed } else { CheckOutcome::Failed },
-        detail: match &record.why {
-            Some(why) if !said.is_empty() => format!("{why}: {said}"),
-            Some(why) => why.clone(),
-            None if said.is_empty() => "done".into(),
-            None => said,
-        },
         seconds: record.seconds,
         is_data: is_about_data(record),
         proves_data: is_done && record.phase == StepPhase::Verify,
+        ..CheckResult::new(record.step.clone(), outcome, detail)
     }
 }

@@ -22,7 +22,10 @@ pub struct Spec {
     /// How long people may take to notice and to decide; part of the end-to-end time.
     pub detect: Duration,
     pub decide: Duration,
-    /// Besides those every sandbox makes by itself.
+    /// Run in the sandbox once it is restored, before the checks below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// Besides those that every drill makes by itself.
     pub checks: Vec<CheckSpec>,
     /// Injected after it, each into a restore of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -52,6 +55,34 @@ impl From {
 
     pub const ALL: [(&'static str, Self); 3] =
         [("repository", Self::Here), ("replica", Self::Replica), ("kit", Self::Kit)];
+}
+
+/// Something that is done to the restored state: a migration, a rotation of passwords, what an operator would do.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// A program that must end with 0; it finds the restored state in its environment, as a check's command does.
+    Command(Vec<String>),
+    /// SQL that may change something.
+    Sql(String),
+}
+
+impl Step {
+    /// Shown in reports.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Command(words) => CheckSpec::Command(words.clone()).title().replacen("command", "step", 1),
+            Self::Sql(sql) => format!("step: {sql}"),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            // The last word is what a shell is told.
+            Self::Command(words) => words.last().is_none_or(|word| word.trim().is_empty()),
+            Self::Sql(sql) => sql.trim().is_empty(),
+        }
+    }
 }
 
 impl Spec {
@@ -92,6 +123,9 @@ impl Spec {
         }
         if self.rpo.is_some_and(|rpo| rpo.is_zero()) {
             return refused("an RPO of nothing cannot be met by backups".into());
+        }
+        if self.steps.iter().any(Step::is_empty) {
+            return refused("a step is empty".into());
         }
         self.checks.iter().try_for_each(CheckSpec::validate)
     }

@@ -15,7 +15,8 @@ use super::check::{self, CheckSpec};
 use super::evidence::{
     ComponentRow, Evidence, FORMAT, Machine, Measured, Objectives, Phase, StackRow, Verdict,
 };
-use super::run::{OpenTarget, WINDOW_DAYS, seconds};
+use super::exposure::WINDOW_DAYS;
+use super::run::{OpenTarget, seconds};
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec, Stage};
 use crate::base::cancel::Cancel;
@@ -68,6 +69,7 @@ impl StackSpec {
             rpo: component.rpo,
             detect: self.detect,
             decide: self.decide,
+            steps: Vec::new(),
             checks: component.checks.clone(),
             faults: Vec::new(),
             from: super::spec::From::Here,
@@ -273,7 +275,7 @@ async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &
     };
     let ground = Ground { variables: kept.variables(), ..stage.ground.clone() };
     let (Some(from), Some(job)) = (stage.from.get(name), &wanted.job) else {
-        return checked_only(name, wanted, ground, stage, kept);
+        return checked_only(name, wanted, ground, stage, kept).await;
     };
     let began = Instant::now();
     let list = match from.repo.snapshots().await {
@@ -306,7 +308,7 @@ async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &
 }
 
 /// A component without data: what it is made from is there, and its checks ask the rest.
-fn checked_only(
+async fn checked_only(
     name: &str,
     wanted: &ComponentSpec,
     ground: Ground,
@@ -316,7 +318,7 @@ fn checked_only(
     let mut evidence = blank(stage);
     let began = Instant::now();
     let made = sandbox::provision(SandboxKind::Directory, &ground, &serde_json::Value::Null);
-    let mut sandbox = match made {
+    let sandbox = match made {
         Ok(sandbox) => sandbox,
         Err(error) => {
             evidence.reason = Some(error.to_string());
@@ -325,7 +327,7 @@ fn checked_only(
     };
     evidence.sandbox = Some("nothing of its own: it is asked beside what it needs".into());
     for check in &wanted.checks {
-        evidence.checks.push(check::check(check, sandbox.as_mut(), stage.cancel));
+        evidence.checks.extend(check::check_without_data(check, sandbox.as_ref(), stage.cancel).await);
     }
     kept.keep(name, sandbox);
     let took = seconds(began.elapsed());

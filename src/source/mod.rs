@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod command;
+pub mod difference;
 pub mod docker;
 pub mod files;
 pub mod git;

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value};
 
 use super::capture::{Capture, Captured, PART_MODE, Part, SourceError};
+use super::difference::Difference;
 use super::target::{Returned, StoredPart, Target};
 use crate::base::cancel::Cancel;
 use crate::format::entry::Timestamp;
@@ -90,6 +91,38 @@ fn facts(path: &Path) -> Result<Map<String, Value>, SqliteError> {
     facts.insert("user_version".into(), number("user_version")?.into());
     facts.insert("application_id".into(), number("application_id")?.into());
     Ok(facts)
+}
+
+/// What a look at a database found.
+#[derive(Clone, Debug, Default)]
+pub struct Inspected {
+    pub tables: u64,
+    pub rows: u64,
+    pub differences: Vec<Difference>,
+}
+
+/// Holds a database against the facts of a captured one.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub fn inspect(path: &Path, expected: &Map<String, Value>) -> Result<Inspected, SqliteError> {
+    let found = facts(path)?;
+    let none = Map::new();
+    let rows = |facts: &Map<String, Value>| facts.get("rows").and_then(Value::as_object).cloned();
+    let (expected, found) = (rows(expected).unwrap_or_default(), rows(&found).unwrap_or(none));
+    let mut inspected = Inspected { tables: found.len() as u64, ..Inspected::default() };
+    inspected.rows = found.values().filter_map(Value::as_u64).sum();
+    for name in expected.keys().chain(found.keys().filter(|name| !expected.contains_key(*name))) {
+        let (was, is) = (expected.get(name), found.get(name));
+        if was != is {
+            let told = |rows: Option<&Value>| match rows {
+                Some(rows) => format!("{rows} {}", if rows == 1 { "row" } else { "rows" }),
+                None => "no such table".into(),
+            };
+            inspected.differences.push(Difference::new(name.clone(), told(was), told(is)));
+        }
+    }
+    Ok(inspected)
 }
 
 /// A database being captured.

@@ -2,11 +2,13 @@
 
 mod attest;
 mod bare;
+mod copies;
 mod faults;
 mod rehearse;
 mod show;
 mod stack;
 mod table;
+mod text;
 
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;

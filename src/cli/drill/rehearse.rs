@@ -7,23 +7,26 @@ use super::super::backup::service::surroundings;
 use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
 use super::bare::Bare;
-use super::exit;
 use super::faults::{self, FaultArgs};
 use super::show::text;
+use super::{copies, exit};
 use crate::app::{self, drills};
 use crate::config::{file, parse_duration};
-use crate::drill::check::CheckSpec;
+use crate::drill::check::{CheckSpec, HttpCheck};
 use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::fault::{Rescue, Witness, inject};
-use crate::drill::history::{self, TREND_OF};
+use crate::drill::history;
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
 use crate::drill::sandbox::{Ground, SandboxKind, sweep};
-use crate::drill::spec::From;
+use crate::drill::spec::{From, Step};
 use crate::drill::{Spec, Stage};
 use crate::engine::backup::BackupOptions;
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
 use crate::seal::block::Compression;
+
+const UNPLACED: &str = "this run is not kept (--json-file writes it); `lifeboat verify --read-data` says what is \
+                        damaged, and under another name the drill begins a history of its own";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -33,7 +36,7 @@ pub struct Args {
     /// Every drill of the configuration file
     #[arg(long, conflicts_with_all = ["name", "snapshot"])]
     all: bool,
-    /// Snapshot to restore: latest, JOB@latest, an id…
+    /// Snapshot to restore: latest, JOB@latest, an id… Everything else stays as the configuration file tells it of NAME
     /// [default: what the configuration file says of NAME, else latest]
     #[arg(long, value_name = "SNAP")]
     snapshot: Option<String>,
@@ -52,13 +55,25 @@ pub struct Args {
     /// Time people need to decide; counts towards the RTO
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
     decide: Duration,
+    /// A check by its name (may be repeated): rows, roles, sequences, extensions, locale, constraints, keys,
+    /// append-only, files, modes, owners, certificates[=14d], freshness=TABLE.COLUMN/1h
+    #[arg(long, value_name = "CHECK", value_parser = file::named_check)]
+    check: Vec<CheckSpec>,
     /// A query whose first value must be true or not 0 (may be repeated)
     #[arg(long, value_name = "QUERY")]
     check_sql: Vec<String>,
     /// A shell command that must end with 0; it finds the restored state in LIFEBOAT_DRILL_PATH or
-    /// LIFEBOAT_DRILL_ADDRESS (may be repeated)
+    /// LIFEBOAT_DRILL_ADDRESS, and psql needs no arguments (may be repeated)
     #[arg(long, value_name = "COMMAND")]
     check_command: Vec<String>,
+    /// An address that must answer 200, or with the status behind it: 'http://127.0.0.1:8080/health 204' (may be
+    /// repeated)
+    #[arg(long, value_name = "URL", value_parser = http_check)]
+    check_http: Vec<HttpCheck>,
+    /// A shell command to run in the sandbox once it is restored and before the checks above, such as a migration
+    /// (may be repeated)
+    #[arg(long, value_name = "COMMAND")]
+    step: Vec<String>,
     /// Folder for the sandbox [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -96,16 +111,18 @@ impl Args {
 
     /// Whether anything of the specification stands on the command line.
     fn changes_spec(&self) -> bool {
-        let checks = !self.check_sql.is_empty() || !self.check_command.is_empty();
+        let asked = [self.check.len(), self.check_sql.len(), self.check_command.len(), self.check_http.len()];
+        let checks = asked.iter().sum::<usize>() + self.step.len() > 0;
         let times = !self.detect.is_zero() || !self.decide.is_zero();
         let faults = !self.faults.faults.is_empty();
         checks || times || faults || self.rto.is_some() || self.rpo.is_some() || self.sandbox.is_some()
     }
 
     fn spec(&self) -> Spec {
-        let shell = |command: &String| CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]);
-        let mut checks: Vec<CheckSpec> = self.check_sql.iter().cloned().map(CheckSpec::Sql).collect();
-        checks.extend(self.check_command.iter().map(shell));
+        let mut checks = self.check.clone();
+        checks.extend(self.check_sql.iter().cloned().map(CheckSpec::Sql));
+        checks.extend(self.check_command.iter().map(|line| CheckSpec::Command(file::shell(line))));
+        checks.extend(self.check_http.iter().cloned().map(CheckSpec::Http));
         Spec {
             name: self.name.clone(),
             snapshot: self.snapshot.clone().unwrap_or_else(|| "latest".into()),
@@ -119,11 +136,21 @@ impl Args {
             rpo: self.rpo,
             detect: self.detect,
             decide: self.decide,
+            steps: self.step.iter().map(|line| Step::Command(file::shell(line))).collect(),
             checks,
             faults: self.faults.faults.clone(),
             from: if self.faults.from_kit.is_some() { From::Kit } else { From::Here },
         }
     }
+}
+
+/// `URL` or `URL STATUS`.
+fn http_check(text: &str) -> Result<HttpCheck, String> {
+    let (url, status) = match text.trim().split_once(char::is_whitespace) {
+        Some((url, status)) => (url, status.trim().parse().map_err(|_| format!("{status:?} is no status"))?),
+        None => (text.trim(), 200),
+    };
+    Ok(HttpCheck { url: url.to_owned(), status, contains: None })
 }
 
 /// A drill of the configuration file.
@@ -140,7 +167,8 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
         rpo: time("rpo", &drill.rpo)?,
         detect: time("detect", &drill.detect)?.unwrap_or_default(),
         decide: time("decide", &drill.decide)?.unwrap_or_default(),
-        checks: drill.checks.iter().map(check_of).collect(),
+        steps: drill.steps.iter().map(|step| step.0.clone()).collect(),
+        checks: drill.checks.iter().map(|check| check.0.clone()).collect(),
         faults: faults::of_file(&what, drill)?,
         from: faults::from_of_file(&what, drill)?,
     };
@@ -158,30 +186,25 @@ pub fn sandbox_kind(what: &str, kind: &str) -> Result<SandboxKind, CliError> {
     })
 }
 
-/// A check of the configuration file.
-pub fn check_of(check: &file::Check) -> CheckSpec {
-    match check {
-        file::Check::Sql(query) => CheckSpec::Sql(query.clone()),
-        file::Check::Command(command) => CheckSpec::Command(vec!["sh".into(), "-c".into(), command.clone()]),
-    }
-}
-
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if let Some(file) = args.faults.bare.clone() {
         return super::bare::child(&args, &file, context).await;
     }
-    if args.snapshot.is_some() || (!args.all && !context.has_file()) {
-        return one(&args, args.spec(), context).await;
+    if !args.all && !context.has_file() {
+        return one(&args, args.spec(), None, context).await;
     }
     let found = context.file()?;
     if let Some(why) = found.file.not_its_duty(&found.machine, file::Duty::Drill).filter(|_| args.all) {
         context.note(format_args!("no drill was run: {why}"));
         return Ok(Exit::Ok);
     }
+    if args.snapshot.is_some() && !found.file.drill.contains_key(&args.name) {
+        return one(&args, args.spec(), None, context).await;
+    }
     let drills: Vec<_> =
         found.file.drill.iter().filter(|(name, _)| args.all || **name == args.name).collect();
     if found.file.drill.is_empty() && !args.all {
-        return one(&args, args.spec(), context).await;
+        return one(&args, args.spec(), None, context).await;
     }
     let known: Vec<&str> = found.file.drill.keys().map(String::as_str).collect();
     match drills.len() {
@@ -204,12 +227,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if args.changes_spec() {
         let why = "this drill is told by the configuration file: --rto, --rpo, --sandbox, --detect, --decide and checks \
                    belong there";
-        return Err(CliError::usage(why).hint("with --snapshot the command line alone tells the drill"));
+        return Err(CliError::usage(why).hint("give it another name, and --snapshot, to tell all of it here"));
     }
     let mut exits = Vec::new();
     for (name, drill) in drills {
         let ended = async {
-            let (_, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
+            let (drilled, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
             let of_drill = context.with(context.settings_of(repository)?);
             if drill.stack.is_some() {
                 faults::refuse_for_whole(name, drill, &args.faults)?;
@@ -219,8 +242,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
                 faults::refuse_for_whole(name, drill, &args.faults)?;
                 return of_runbook(&args, name, drill, &found.path.with_file_name(runbook), &of_drill).await;
             }
-            let (faults, spec) = args.faults.for_drill(drill, spec_of(name, drill)?);
-            one(&Args { faults, ..args.clone() }, spec, &of_drill).await
+            let (faults, mut spec) = args.faults.for_drill(drill, spec_of(name, drill)?);
+            // Another snapshot is rehearsed as this one is: by the same checks.
+            spec.snapshot = args.snapshot.clone().unwrap_or(spec.snapshot);
+            one(&Args { faults, ..args.clone() }, spec, Some((&found.file, drilled)), &of_drill).await
         };
         exits.push(match ended.await {
             Ok(exit) => exit,
@@ -245,7 +270,13 @@ async fn of_runbook(
     Ok(exit(signed.evidence.verdict))
 }
 
-async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliError> {
+/// `known`: the file that tells of the drill, and the name of the repository it drills.
+async fn one(
+    args: &Args,
+    spec: Spec,
+    known: Option<(&file::File, &str)>,
+    context: &Context,
+) -> Result<Exit, CliError> {
     // Before anything starts, and before a password is asked for.
     spec.validate()?;
     let key = drills::signing_key(&context.settings)?;
@@ -257,7 +288,10 @@ async fn one(args: &Args, spec: Spec, context: &Context) -> Result<Exit, CliErro
             Ran { evidence, repo: home(args, context).await }
         }
     };
-    let Ran { evidence, repo } = ran;
+    let Ran { mut evidence, repo } = ran;
+    if let Some((file, drilled)) = known {
+        copies::look(file, drilled, &mut evidence, context).await;
+    }
     finish(Rehearsed { evidence, repo: repo.as_ref(), key }, args, context).await
 }
 
@@ -355,22 +389,27 @@ pub struct Rehearsed<'r> {
 pub async fn finish(rehearsed: Rehearsed<'_>, args: &Args, context: &Context) -> Result<Exit, CliError> {
     let Rehearsed { mut evidence, repo, key } = rehearsed;
     let name = evidence.name.clone();
-    // Looking back is no part of a recovery, and evidence that cannot be read must not cost the new one.
+    // Looking back is no part of a recovery.
     let nobody = crate::base::cancel::Cancel::new();
     let before = match repo {
-        Some(repo) => history::newest(repo, Some(&name), TREND_OF, &nobody).await,
+        Some(repo) => history::before(repo, &name, &nobody).await,
         None => Ok(Vec::new()),
     };
-    let before = before.unwrap_or_else(|error| {
-        context.warn(format_args!("the runs before cannot be read: {error}"));
-        Vec::new()
-    });
-    history::place(&mut evidence, &before)?;
+    let placed = before.and_then(|before| history::place(&mut evidence, &before).map(|()| before));
+    // Two records with one number would be two histories: one that cannot follow the last is written, not kept.
+    let (before, unplaced) = match placed {
+        Ok(before) => (before, None),
+        Err(error) => {
+            history::unplaced(&mut evidence, &error);
+            (Vec::new(), Some(error))
+        }
+    };
     let signed = evidence.sign(&key)?;
     let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
     // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
-    let kept = match repo {
-        Some(repo) if !args.no_keep => keep(repo, &signed, context).await,
+    let kept = match (unplaced, repo) {
+        (Some(error), _) => Err(CliError::new(Exit::Failed, error.to_string()).hint(UNPLACED)),
+        (None, Some(repo)) if !args.no_keep => keep(repo, &signed, context).await,
         _ => Ok(()),
     };
     let written = write_all(args, &signed, &before);
@@ -445,5 +484,9 @@ fn tell(signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
     if context.quiet && signed.evidence.verdict.is_passed() {
         return Ok(());
     }
-    context.print(text(&signed.evidence))
+    let evidence = &signed.evidence;
+    let (name, number) = (super::super::text::shown(evidence.name.as_bytes()), evidence.number);
+    let code = exit(evidence.verdict) as i32;
+    let text = text(evidence);
+    context.print(format!("{text}\n→ lifeboat drill show {name}#{number} --html FILE · exit {code}"))
 }

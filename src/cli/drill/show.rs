@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use super::super::text::{shown, table};
 use super::super::{CliError, Context, Exit};
 use super::rehearse::{pretty, write};
+pub use super::text::text;
 use crate::config::parse_duration;
-use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, REGRESSION};
 use crate::drill::history::{self, Kept};
-use crate::drill::report::{against, faults, html::html, span};
+use crate::drill::report::{html::html, span};
 use crate::policy::objective;
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
@@ -166,77 +166,4 @@ pub async fn show(args: ShowArgs, context: &Context) -> Result<Exit, CliError> {
         context.print(text(&found.signed.evidence))?;
     }
     Ok(Exit::Ok)
-}
-
-/// A run as people read it.
-pub fn text(evidence: &Evidence) -> String {
-    let mut lines = vec![format!("Drill {} #{}", shown(evidence.name.as_bytes()), evidence.number)];
-    if let Some(row) = &evidence.snapshot {
-        let id = row.id.get(..8).unwrap_or_default();
-        lines.push(format!(
-            "Snapshot {id} of {} on {}, data of {}",
-            shown(row.job.as_bytes()),
-            row.host,
-            row.consistent_at
-        ));
-    }
-    if let Some(start) = &evidence.start {
-        lines.push(format!("Began    with the {}", shown(start.words().as_bytes())));
-    }
-    if let Some(sandbox) = &evidence.sandbox {
-        lines.push(format!("Sandbox  {sandbox} · {} cores", evidence.machine.cores));
-    }
-    if evidence.stack.is_none() {
-        lines.push(String::new());
-    }
-    if let Some(stack) = &evidence.stack {
-        lines.extend(super::table::lines(evidence, stack));
-    } else {
-        for phase in &evidence.phases {
-            lines.push(format!("  {:<10} {:>8}", phase.name, span(phase.seconds)));
-        }
-        if let Some(seconds) = evidence.measured.recovery_seconds {
-            lines.push(format!("  {:<10} {:>8}", "ready at", span(seconds)));
-        }
-    }
-    lines.push(String::new());
-    for check in &evidence.checks {
-        let sign = match check.outcome {
-            CheckOutcome::Passed => "✓",
-            CheckOutcome::Failed => "✗",
-            CheckOutcome::Skipped => "–",
-        };
-        lines.push(format!("{sign} {}: {}", shown(check.name.as_bytes()), shown(check.detail.as_bytes())));
-    }
-    lines.extend(faults::lines(evidence).iter().map(|line| shown(line.as_bytes())));
-    for what in &evidence.not_tested {
-        lines.push(format!("– not tested: {}", shown(what.as_bytes())));
-    }
-    lines.push(String::new());
-    let measured = &evidence.measured;
-    let declared = match measured.declared_seconds {
-        declared if declared > 0.0 => format!(" ({} of it declared)", span(declared)),
-        _ => String::new(),
-    };
-    lines.push(format!(
-        "RTO   {}{declared}",
-        against(measured.end_to_end_seconds, evidence.objectives.rto_seconds)
-    ));
-    let worst = match measured.worst_exposure_seconds {
-        Some(worst) => format!(" · worst in {} d: {}", measured.window_days, span(worst)),
-        None => String::new(),
-    };
-    lines.push(format!(
-        "RPO   {}{worst}",
-        against(measured.exposure_seconds, evidence.objectives.rpo_seconds)
-    ));
-    if let Some(trend) = measured.trend {
-        let flag = if trend > REGRESSION { ": slower than it was" } else { "" };
-        lines.push(format!("Trend {trend:.2} × the median per GiB of the runs before{flag}"));
-    }
-    lines.push(format!("Result: {}", evidence.verdict.words()));
-    if let Some(reason) = &evidence.reason {
-        lines.push(format!("  {}", shown(reason.as_bytes())));
-    }
-    lines.join("\n")
 }

@@ -4,6 +4,7 @@
 //! one that is. Secrets stand in it by reference only. A file that others may write is refused, because its jobs
 //! and checks run as us.
 
+mod check;
 mod line;
 mod meaning;
 mod model;
@@ -11,8 +12,9 @@ mod redact;
 
 use std::path::{Path, PathBuf};
 
+pub use check::{Check, DrillStep, named as named_check, shell};
 pub use model::{
-    Check, Component, Drill, DrillComponent, Duty, Fault, File, Job, Machine, OneOrMany, Repository,
+    Component, Drill, DrillComponent, Duty, Fault, File, Job, Machine, OneOrMany, Repository,
     SecretReference, time,
 };
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::super::parse_duration;
+use super::check::{Check, DrillStep};
 
 /// All of it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -171,6 +172,8 @@ pub struct Drill {
     pub detect: Option<String>,
     pub decide: Option<String>,
     #[serde(default)]
+    pub steps: Vec<DrillStep>,
+    #[serde(default)]
     pub checks: Vec<Check>,
     /// Injected after it, each into a restore of its own.
     #[serde(default)]
@@ -197,14 +200,6 @@ pub struct DrillComponent {
     pub sandbox: Option<String>,
     #[serde(default)]
     pub checks: Vec<Check>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Check {
-    Sql(String),
-    /// Run by `sh -c`.
-    Command(String),
 }
 
 /// A time in the file, or what is wrong with it.

@@ -4,7 +4,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::lanes::{components, lanes};
-use super::{against, span};
+use super::{against, left, span};
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, REGRESSION};
 
@@ -74,7 +74,8 @@ fn facts(evidence: &Evidence) -> Markup {
                 } } }
             tr { th { "RPO" } td { (against(measured.exposure_seconds, evidence.objectives.rpo_seconds))
                 @if let Some(worst) = measured.worst_exposure_seconds {
-                    "; worst in " (measured.window_days) " days " (span(worst))
+                    "; worst in " (measured.window_days) " days " (span(worst)) ", of it proven by drills "
+                    (measured.proven_worst_seconds.map_or_else(|| "nothing yet".into(), span))
                 } } }
             @if let Some(stack) = &evidence.stack {
                 tr { th { "Stack" } td { (stack.name) " as of " (super::short_time(&stack.at))
@@ -83,6 +84,7 @@ fn facts(evidence: &Evidence) -> Markup {
                     tr { th { "Critical path" } td { (stack.critical_path.join(" → ")) } }
                 }
             }
+            @for copy in &measured.copies { tr { th { "Left in " (copy.name) } td { (left(copy)) } } }
             @if let Some(row) = &evidence.snapshot {
                 tr { th { "Snapshot" } td { (row.id.get(..8).unwrap_or_default()) " of " (row.job) " on " (row.host)
                     ", data of " (row.consistent_at) } }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{against, short_time, span};
+use super::{against, left, short_time, span};
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, REGRESSION, StackRow};
 
@@ -62,6 +62,11 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
     writeln!(text, "| RPO | {} |", against(measured.exposure_seconds, evidence.objectives.rpo_seconds))?;
     if let Some(worst) = measured.worst_exposure_seconds {
         writeln!(text, "| Worst loss in {} days | {} |", measured.window_days, span(worst))?;
+        let proven = measured.proven_worst_seconds.map_or_else(|| "nothing yet".into(), span);
+        writeln!(text, "| Of it proven by drills | {proven} |")?;
+    }
+    for copy in &measured.copies {
+        writeln!(text, "| Left in {} | {} |", cell(&copy.name), cell(&left(copy)))?;
     }
     if let Some(trend) = measured.trend {
         let flag = if trend > REGRESSION { " ⚠ slower than it was" } else { "" };
@@ -82,7 +87,7 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
             let sign = match check.outcome {
                 CheckOutcome::Passed => "✅",
                 CheckOutcome::Failed => "❌",
-                CheckOutcome::Skipped => "skipped",
+                CheckOutcome::Skipped => "– skipped",
             };
             writeln!(text, "| {} | {sign} | {} |", cell(&check.name), cell(&check.detail))?;
         }

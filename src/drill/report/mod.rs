@@ -6,6 +6,8 @@ pub mod junit;
 pub mod lanes;
 pub mod markdown;
 
+use super::evidence::CopyRow;
+
 /// `4m52`, `3.25s`, `2h04`: short, and right to three figures.
 pub fn span(seconds: f64) -> String {
     let whole = seconds.round() as u64;
@@ -36,6 +38,15 @@ pub fn against(measured: Option<f64>, objective: Option<f64>) -> String {
         (Some(measured), None) => format!("{}, no objective", span(measured)),
         (None, Some(objective)) => format!("not measured, objective {}", span(objective)),
         (None, None) => "not measured, no objective".into(),
+    }
+}
+
+/// What another copy of the repository would leave.
+pub fn left(copy: &CopyRow) -> String {
+    match (copy.exposure_seconds, &copy.problem) {
+        (Some(exposure), _) => span(exposure),
+        (None, Some(problem)) => format!("not known: {problem}"),
+        (None, None) => "not known".into(),
     }
 }
 

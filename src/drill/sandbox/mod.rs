@@ -11,6 +11,8 @@ mod sqlite;
 mod sweep;
 mod within;
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,8 @@ pub use sweep::{end_all_in, sweep};
 
 use super::DrillError;
 use crate::base::cancel::Cancel;
+use crate::source::postgres::Session;
+use crate::source::redis::ephemeral::Held;
 
 /// Kinds of sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +84,38 @@ pub trait Sandbox: Send {
     /// # Errors
     /// There is nothing to query, or the query fails.
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError>;
+    /// Runs SQL that changes what was restored: a step of the drill.
+    ///
+    /// # Errors
+    /// There is nothing to run it in, or it fails.
+    fn execute(&mut self, _sql: &str) -> Result<(), SandboxError> {
+        Err(SandboxError::Query(format!("{} runs no SQL", self.describe())))
+    }
+    /// A session in one of the databases, for a PostgreSQL server.
+    ///
+    /// # Errors
+    /// It is none, or does not answer.
+    fn session(&mut self, _database: &str) -> Result<Box<dyn Session>, SandboxError> {
+        Err(SandboxError::Query(format!("{} is no PostgreSQL server", self.describe())))
+    }
+    /// Keys by database, of a Redis server.
+    ///
+    /// # Errors
+    /// It is none, or does not answer.
+    fn keys(&mut self) -> Result<BTreeMap<u64, Held>, SandboxError> {
+        Err(SandboxError::Query(format!("{} holds no keys", self.describe())))
+    }
+    /// Stops the service and starts it again on what it left.
+    ///
+    /// # Errors
+    /// It does not start.
+    fn restart(&mut self) -> Result<(), SandboxError> {
+        Err(SandboxError::Query(format!("{} is no service", self.describe())))
+    }
+    /// The folder of a service, where there is one.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
     /// Variables by which a client program finds the service, or what stands beside it.
     fn environment(&self) -> Vec<(String, String)> {
         Vec::new()
@@ -122,7 +158,7 @@ pub fn provision(
         SandboxKind::Sqlite => Box::new(sqlite::Sqlite::new(folder)),
         SandboxKind::Postgres => Box::new(postgres::Postgres::start(folder, facts, ground)?),
         SandboxKind::Mariadb => Box::new(mariadb::Mariadb::start(folder, facts, ground)?),
-        SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground.withheld, &ground.cancel)?),
+        SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground)?),
     };
     Ok(match ground.variables.is_empty() {
         true => made,
@@ -160,4 +196,42 @@ impl From<SandboxError> for DrillError {
     fn from(error: SandboxError) -> Self {
         Self::Spec(error.to_string())
     }
+}
+
+/// Gives the folder to whom a server will run as, which is never root; `None`: to us, who are not.
+///
+/// # Errors
+/// There is no such user, or it could not enter.
+fn unprivileged(folder: &Path, users: &[&str]) -> Result<Option<(u32, u32)>, SandboxError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let found = users.iter().find_map(|name| nix::unistd::User::from_name(name).ok().flatten());
+    let user = found.ok_or_else(|| {
+        SandboxError::Refused(format!(
+            "a server does not run as root here, and there is no user {}",
+            users.join(" or ")
+        ))
+    })?;
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    for above in folder.ancestors().skip(1) {
+        let enters = std::fs::metadata(above).is_ok_and(|found| {
+            let (mode, owner, group) = (found.mode(), found.uid(), found.gid());
+            mode & 0o001 != 0 || (owner == uid && mode & 0o100 != 0) || (group == gid && mode & 0o010 != 0)
+        });
+        if !enters && !above.as_os_str().is_empty() {
+            return Err(SandboxError::Refused(format!(
+                "the sandbox's server runs as {}, who may not enter {}\nhint: --scratch names a folder that everybody \
+                 may enter",
+                user.name,
+                above.display()
+            )));
+        }
+    }
+    chown(folder, Some(uid), Some(gid)).map_err(|cause| SandboxError::File {
+        operation: "give away",
+        path: folder.to_owned(),
+        cause,
+    })?;
+    Ok(Some((uid, gid)))
 }

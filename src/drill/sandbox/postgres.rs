@@ -1,16 +1,18 @@
 //! A PostgreSQL server of its own, of the source's major version: on a unix socket in a folder that only its user
 //! enters, without a port, gone with the drill.
 
-use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Ground, Sandbox, SandboxError, close};
+use super::{Ground, Sandbox, SandboxError, close, unprivileged};
+use crate::base::cancel::Cancel;
 use crate::base::process::{Process, ProcessOptions};
 use crate::base::url::encode;
-use crate::source::postgres::server_tools;
+use crate::drill::check::database_and_query;
+use crate::format::entry::Timestamp;
+use crate::source::postgres::{Address, Direct, Reach as _, Session, World, server_tools};
 
 /// Users that a server may run as when we are root, which it refuses to be.
 const USERS: [&str; 3] = ["postgres", "nobody", "daemon"];
@@ -30,6 +32,7 @@ pub struct Postgres {
     names: Vec<String>,
     about: String,
     withheld: &'static [&'static str],
+    cancel: Cancel,
 }
 
 fn refused(why: impl Into<String>) -> SandboxError {
@@ -57,7 +60,7 @@ impl Postgres {
         if folder.path().as_os_str().len() + "/.s.PGSQL.5432".len() > SOCKET_LIMIT_BYTES {
             return Err(refused(format!("the path {} is too long for a socket", folder.path().display())));
         }
-        let user = unprivileged(folder.path())?;
+        let user = unprivileged(folder.path(), &USERS)?;
         let data = folder.path().join("data");
         let run = |program: &str, arguments: &[&str]| {
             let mut command = command(&tools.join(program), folder.path(), user, ground.withheld);
@@ -85,7 +88,8 @@ impl Postgres {
             .map_err(|error| refused(format!("cannot start PostgreSQL: {error}")))?;
         let version = source["server_version"].as_str().unwrap_or("of an unknown version");
         let about = format!("PostgreSQL {major} of its own, no port; the source was {version}");
-        let mut server = Self { folder, process, tools, user, names, about, withheld: ground.withheld };
+        let (withheld, cancel) = (ground.withheld, ground.cancel.clone());
+        let mut server = Self { folder, process, tools, user, names, about, withheld, cancel };
         server.wait(ground)?;
         Ok(server)
     }
@@ -94,7 +98,7 @@ impl Postgres {
         let mut waited = Duration::ZERO;
         loop {
             ground.cancel.check().map_err(|error| refused(error.to_string()))?;
-            match self.ask("postgres", "select 1") {
+            match self.ask("postgres", "select 1", true) {
                 Ok(_) => return Ok(()),
                 Err(error) if self.process.has_exited() || waited > STARTS_WITHIN => {
                     let said = self.process.stderr();
@@ -107,12 +111,15 @@ impl Postgres {
         }
     }
 
-    fn ask(&self, database: &str, query: &str) -> Result<Option<String>, SandboxError> {
+    fn ask(&self, database: &str, query: &str, only_reads: bool) -> Result<Option<String>, SandboxError> {
         let mut psql = Command::new(self.tools.join("psql"));
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-F", &SEPARATOR.to_string(), "-h"]);
         psql.arg(self.folder.path()).args(["-d", database, "-c", query]);
-        // A check asks: whatever it calls changes nothing.
-        psql.env_clear().env("PGOPTIONS", "-c default_transaction_read_only=on").current_dir("/");
+        psql.env_clear().current_dir("/");
+        if only_reads {
+            // A check asks: whatever it calls changes nothing.
+            psql.env("PGOPTIONS", "-c default_transaction_read_only=on -c timezone=UTC");
+        }
         let said = psql.output().map_err(|error| SandboxError::Query(format!("cannot run psql: {error}")))?;
         if !said.status.success() {
             return Err(SandboxError::Query(String::from_utf8_lossy(&said.stderr).trim().to_owned()));
@@ -122,20 +129,20 @@ impl Postgres {
     }
 }
 
-/// Gives the folder to whom the server will run as; `None`: us.
-fn unprivileged(folder: &Path) -> Result<Option<(u32, u32)>, SandboxError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
+impl Postgres {
+    /// `shop: select …` where there are several databases.
+    fn database_of(&self, text: &str) -> Result<(String, String), SandboxError> {
+        let (named, query) = database_and_query(text);
+        let named = named.filter(|name| self.names.iter().any(|known| known == name));
+        match (self.names.as_slice(), named) {
+            (_, Some(name)) => Ok((name.to_owned(), query.to_owned())),
+            ([one], None) => Ok((one.clone(), text.to_owned())),
+            (names, None) => Err(SandboxError::Query(format!(
+                "several databases came back: write NAME: QUERY, with one of {}",
+                names.join(", ")
+            ))),
+        }
     }
-    let found = USERS.iter().find_map(|name| nix::unistd::User::from_name(name).ok().flatten());
-    let user = found.ok_or_else(|| refused("there is no user but root that PostgreSQL could run as"))?;
-    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-    chown(folder, Some(uid), Some(gid)).map_err(|cause| SandboxError::File {
-        operation: "give away",
-        path: folder.to_owned(),
-        cause,
-    })?;
-    Ok(Some((uid, gid)))
 }
 
 fn command(program: &Path, folder: &Path, user: Option<(u32, u32)>, withheld: &[&str]) -> Command {
@@ -170,22 +177,42 @@ impl Sandbox for Postgres {
         self.about.clone()
     }
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError> {
-        match self.names.as_slice() {
-            [one] => self.ask(one, query),
-            names => {
-                // `shop: select …` where there are several.
-                let (name, query) = query
-                    .split_once(':')
-                    .filter(|(name, _)| names.iter().any(|known| known == name.trim()))
-                    .ok_or_else(|| {
-                        SandboxError::Query(format!(
-                            "several databases came back: write NAME: QUERY, with one of {}",
-                            names.join(", ")
-                        ))
-                    })?;
-                self.ask(name.trim(), query)
-            }
-        }
+        let (database, query) = self.database_of(query)?;
+        self.ask(&database, &query, true)
+    }
+    fn execute(&mut self, sql: &str) -> Result<(), SandboxError> {
+        let (database, sql) = self.database_of(sql)?;
+        self.ask(&database, &sql, false).map(|_| ())
+    }
+    fn session(&mut self, database: &str) -> Result<Box<dyn Session>, SandboxError> {
+        let told = |error: &dyn std::error::Error| SandboxError::Query(error.to_string());
+        let address = self.address().unwrap_or_default();
+        let address = Address::parse(&address).map_err(|error| told(&error))?;
+        let world = World {
+            cancel: self.cancel.clone(),
+            now: Timestamp::default(),
+            spool: self.folder.path().to_owned(),
+            runtime: tokio::runtime::Handle::current(),
+            path: Vec::new(),
+            password: None,
+            pgpass: None,
+            user: "postgres".into(),
+            withheld: self.withheld,
+        };
+        let reach = Direct::new(&address, &world).map_err(|error| told(&error))?;
+        reach.session(database).map_err(|error| told(&error))
+    }
+    fn folder(&self) -> Option<&Path> {
+        Some(self.folder.path())
+    }
+    fn environment(&self) -> Vec<(String, String)> {
+        let database = self.names.first().map_or("postgres", String::as_str);
+        vec![
+            ("PGHOST".into(), self.folder.path().to_string_lossy().into_owned()),
+            ("PGPORT".into(), "5432".into()),
+            ("PGUSER".into(), "postgres".into()),
+            ("PGDATABASE".into(), database.into()),
+        ]
     }
     fn not_tested(&self) -> Vec<String> {
         vec!["the applications that use the databases, and the server's configuration".into()]

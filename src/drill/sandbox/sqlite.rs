@@ -44,6 +44,11 @@ impl Sandbox for Sqlite {
             ValueRef::Blob(_) => "(bytes)".into(),
         }))
     }
+    fn execute(&mut self, sql: &str) -> Result<(), SandboxError> {
+        let connection = Connection::open_with_flags(&self.database, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let done = connection.and_then(|connection| connection.execute_batch(sql));
+        done.map_err(|error| SandboxError::Query(error.to_string()))
+    }
     fn not_tested(&self) -> Vec<String> {
         vec!["the application that uses the database".into()]
     }

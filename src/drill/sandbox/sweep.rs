@@ -1,10 +1,15 @@
 //! Removes what killed drills left behind.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::PREFIX;
+
+/// How long what is left has to end by itself.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Sweeps sandboxes below `scratch` whose makers are gone; returns their folders. One that cannot be removed is
 /// logged and left to the next.
@@ -36,20 +41,36 @@ fn maker_of(name: &str) -> Option<i32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
-/// Ends every process that works in the folder or below it, such as servers that a runbook started.
+/// Ends every process that works in the folder or below it: first as an operator would, so that a server leaves no
+/// shared memory behind, then at once. Such as servers that a runbook started.
 pub fn end_all_in(folder: &Path) {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return };
     // The kernel names folders from the root, whatever a scratch folder was called.
     let Ok(folder) = std::fs::canonicalize(folder) else { return };
-    for process in processes.flatten() {
-        let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let works_here =
-            std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
-        if let (Some(pid), true) = (pid, works_here) {
-            // It may have ended meanwhile.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+    let folder = folder.as_path();
+    let mut waited = Duration::ZERO;
+    let mut found = working_in(folder);
+    for pid in &found {
+        // It may have ended meanwhile.
+        let _ = kill_process(*pid, Signal::INT);
     }
+    while !found.is_empty() && waited < ENDS_WITHIN {
+        std::thread::sleep(PAUSE);
+        waited += PAUSE;
+        found = working_in(folder);
+    }
+    for pid in found {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn working_in(folder: &Path) -> Vec<Pid> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pid = |process: &std::fs::DirEntry| {
+        let pid = process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
+        let works_here = std::fs::read_link(process.path().join("cwd")).ok()?.starts_with(folder);
+        works_here.then_some(pid)
+    };
+    processes.flatten().filter_map(|process| pid(&process)).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! A sandbox among others: that of one component of a stack, whose checks also find the components it needs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Sandbox, SandboxError};
+use crate::source::postgres::Session;
+use crate::source::redis::ephemeral::Held;
 
 pub struct Within {
     pub inner: Box<dyn Sandbox>,
@@ -22,6 +25,21 @@ impl Sandbox for Within {
     }
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError> {
         self.inner.sql(query)
+    }
+    fn execute(&mut self, sql: &str) -> Result<(), SandboxError> {
+        self.inner.execute(sql)
+    }
+    fn session(&mut self, database: &str) -> Result<Box<dyn Session>, SandboxError> {
+        self.inner.session(database)
+    }
+    fn keys(&mut self) -> Result<BTreeMap<u64, Held>, SandboxError> {
+        self.inner.keys()
+    }
+    fn restart(&mut self) -> Result<(), SandboxError> {
+        self.inner.restart()
+    }
+    fn folder(&self) -> Option<&Path> {
+        self.inner.folder()
     }
     fn environment(&self) -> Vec<(String, String)> {
         let mut all = self.variables.clone();

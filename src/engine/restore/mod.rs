@@ -21,6 +21,7 @@ mod compare;
 mod entries;
 mod extra;
 mod file;
+pub mod held;
 pub mod outcome;
 mod plan;
 pub mod service;

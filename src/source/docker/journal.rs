@@ -207,7 +207,7 @@ fn repair_one(
     let age = file.metadata().ok().and_then(|stat| stat.modified().ok()?.elapsed().ok());
     let graces = intent.acts.iter().map(Act::grace);
     // One stop was under way, at any time since the first.
-    let recent = age.is_some_and(|age| age < RECENT + graces.clone().sum());
+    let recent = age.is_some_and(|age| age < RECENT + graces.clone().sum::<Duration>());
     let grace = graces.max().unwrap_or_default();
     let mut kept = recent && wait_for_ends(&daemon, &intent.acts, grace, cancel)?;
     for act in intent.acts.iter().rev() {

@@ -13,10 +13,11 @@ use super::archive::Archive;
 use super::error::{self, PostgresError};
 use super::facts::{DatabaseFacts, Facts, GlobalFacts, Relations};
 use super::globals;
+use super::inventory::Inventory;
 use super::reach::{Reach, Tool, World};
 use super::session::{Session, literal};
 use super::tools::{self, Toolset};
-use super::{Address, address::Databases};
+use super::{Address, address::Databases, address::Selection};
 use crate::base::process::{Process, ProcessOptions};
 use crate::base::url::encode;
 use crate::format::entry::Timestamp;
@@ -172,6 +173,9 @@ impl PostgresCapture {
         let mut facts = super::facts::read_properties(holder.as_mut())?;
         self.take_time(holder.as_mut(), &mut facts)?;
         facts.part = format!("/{}", part_of(&name));
+        if self.address.selection == Selection::default() {
+            facts.inventory = Some(Inventory::read(holder.as_mut())?);
+        }
         let relations = Relations::read(holder.as_mut())?;
         self.unsettled = Some(name.clone());
         let process = self.dump(&name, &snapshot)?;

@@ -27,7 +27,10 @@ pub enum PostgresError {
 
 impl From<PostgresError> for SourceError {
     fn from(error: PostgresError) -> Self {
-        Self::Service(Box::new(error))
+        match error {
+            PostgresError::Differs(why) => Self::Differs(why),
+            error => Self::Service(Box::new(error)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::PostgresError;
 use super::archive::{Archive, BlockContent};
+use super::inventory::Inventory;
 use super::rows::RowSum;
 use super::session::Session;
 use crate::source::capture::SourceError;
@@ -58,6 +59,8 @@ pub struct DatabaseFacts {
     pub views: BTreeMap<String, bool>,
     /// What a restore cannot be held against, and why.
     pub not_assertable: BTreeMap<String, String>,
+    /// `None`: only a part of the database was captured.
+    pub inventory: Option<Inventory>,
 }
 
 /// Rows of a table, from the archive as it streamed.

@@ -3,8 +3,10 @@
 //!
 //! It listens on one address only, wants a password nobody else knows, and ends when it is dropped.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -32,7 +34,19 @@ pub struct EphemeralOptions<'a> {
     /// `valkey` or `redis`: the program asked for first.
     pub like: &'a str,
     pub databases: u64,
+    /// Whether it keeps an append-only file in the folder, and reads the one it finds there.
+    pub append_only: bool,
+    /// User and group that it runs as, to whom the folder belongs; `None`: ours.
+    pub user: Option<(u32, u32)>,
     pub withheld: &'static [&'static str],
+}
+
+/// Keys of one database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub keys: u64,
+    /// Of them: those that will be gone one day.
+    pub expiring: u64,
 }
 
 /// The running server.
@@ -84,6 +98,9 @@ impl Ephemeral {
         write_config(&config, &log, at, &password, options)?;
         let mut command = Command::new(program);
         command.arg(&config).current_dir(options.folder);
+        if let Some((uid, gid)) = options.user {
+            command.uid(uid).gid(gid);
+        }
         let supervised =
             ProcessOptions { no_progress: None, grace: Duration::from_secs(1), withheld: options.withheld };
         let process = match Process::start(command, supervised, cancel) {
@@ -119,8 +136,23 @@ impl Ephemeral {
         Info::of(&mut self.wire)
     }
 
+    /// Keys by database, as the server counts them: expired ones it has not met yet included.
+    ///
+    /// # Errors
+    /// The server is lost.
+    pub fn held(&mut self) -> Result<BTreeMap<u64, Held>, RedisError> {
+        Ok(self.info()?.held())
+    }
+
     /// Ends it, and waits until it has.
     pub fn end(mut self) {
+        self.process.end();
+    }
+
+    /// Ends it as an operator would, so that an append-only file is whole.
+    pub fn shut_down(mut self) {
+        // It answers by closing the connection; one that does not is ended.
+        let _ = self.wire.ask(&["SHUTDOWN", "NOSAVE"]);
         self.process.end();
     }
 }
@@ -184,18 +216,21 @@ fn write_config(
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     let text = format!(
         "bind {}\nport {}\nrequirepass {password}\ndir {}\ndbfilename dump.rdb\nlogfile {}\ndatabases {}\n\
-         save \"\"\nappendonly no\ndaemonize no\nprotected-mode no\nrepl-diskless-sync yes\n\
+         save \"\"\nappendonly {}\ndaemonize no\nprotected-mode no\nrepl-diskless-sync yes\n\
          repl-diskless-sync-delay 0\nclient-output-buffer-limit replica 0 0 0\nmaxmemory 0\n",
         at.ip(),
         at.port(),
         quoted(options.folder),
         quoted(log),
         options.databases.max(16),
+        if options.append_only { "yes" } else { "no" },
     );
     let _ = std::fs::remove_file(log);
     let _ = std::fs::remove_file(path);
     let created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    created.and_then(|mut file| file.write_all(text.as_bytes())).map_err(spool::file("write", path))
+    created.and_then(|mut file| file.write_all(text.as_bytes())).map_err(spool::file("write", path))?;
+    let Some((uid, gid)) = options.user else { return Ok(()) };
+    chown(path, Some(uid), Some(gid)).map_err(spool::file("give away", path))
 }
 
 /// The last line of a log, without its time.

@@ -177,6 +177,8 @@ impl FolderTarget {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             like,
             databases: received.tally.databases.keys().max().map_or(0, |last| last + 1),
+            append_only: false,
+            user: None,
             withheld: self.withheld,
         };
         let begun_ms = self.clock.now_ms();

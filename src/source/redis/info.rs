@@ -5,6 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::RedisError;
+use super::ephemeral::Held;
 use super::wire::{Reply, Wire};
 use crate::format::entry::Timestamp;
 
@@ -76,6 +77,19 @@ impl Info {
             Some((number, keys))
         };
         self.0.iter().filter_map(database).collect()
+    }
+
+    /// Keys per database, and how many of them will expire.
+    pub fn held(&self) -> BTreeMap<u64, Held> {
+        let number = |value: &str, key: &str| {
+            let found = value.split(',').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+            found.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        let held = |number_of: u64| {
+            let value = self.text(&format!("db{number_of}"));
+            (number_of, Held { keys: number(value, "keys"), expiring: number(value, "expires") })
+        };
+        self.keys().into_keys().map(held).collect()
     }
 
     /// How far a replica may be behind its master.

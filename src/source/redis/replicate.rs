@@ -134,6 +134,8 @@ pub fn run(replication: &Replication<'_>, before: &Info, cancel: &Cancel) -> Res
         listen,
         like: before.server().0,
         databases: replication.databases,
+        append_only: false,
+        user: None,
         withheld: replication.withheld,
     };
     let mut server = Ephemeral::start(&options, cancel)?;

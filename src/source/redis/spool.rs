@@ -83,12 +83,17 @@ pub fn receive(
         if length == 0 {
             break;
         }
-        reader.feed(&buffer[..length], &mut Nothing).map_err(|cause| damaged(to, cause))?;
+        reader.feed(&buffer[..length], &mut Nothing).map_err(not_whole)?;
         out.write_all(&buffer[..length]).map_err(file("write", to))?;
     }
-    let tally = reader.finish().map_err(|cause| damaged(to, cause))?;
+    let tally = reader.finish().map_err(not_whole)?;
     out.sync_all().map_err(file("write", to))?;
     Ok(Received { path: to.to_owned(), tally })
+}
+
+/// One that its own structure contradicts came whole out of the repository: it is not what was captured.
+fn not_whole(cause: super::rdb::RdbError) -> RedisError {
+    RedisError::Differs(cause.to_string())
 }
 
 /// Reads a received RDB once more, for what it holds.

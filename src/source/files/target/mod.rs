@@ -38,7 +38,7 @@ use super::owner::Owners;
 use super::place::open_beneath;
 use super::stat::Stat;
 use super::{FileError, split_key};
-use crate::format::entry::{KEY_LIMIT, Kind};
+use crate::format::entry::{Entry, KEY_LIMIT, Kind};
 use crate::format::id::to_hex;
 
 /// Directories kept open.
@@ -130,6 +130,11 @@ impl Target {
     /// Where `key` is, for messages.
     pub fn path_of(&self, key: &[u8]) -> PathBuf {
         if key.is_empty() { self.path.clone() } else { self.path.join(OsStr::from_bytes(&slashed(key))) }
+    }
+
+    /// User and group that an entry belongs to here.
+    pub fn owner_of(&self, entry: &Entry) -> (u32, u32) {
+        self.options.owners.owner_of(entry, &self.owners)
     }
 
     /// What is at `key` now; `None` also where only a link would lead on.

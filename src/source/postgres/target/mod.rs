@@ -17,6 +17,8 @@ mod place;
 mod prove;
 mod roles;
 
+pub(super) use prove::escape_names;
+
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -136,6 +138,18 @@ impl PostgresTarget {
     }
 }
 
+/// An archive that its own structure contradicts came whole out of the repository: it is not what was captured.
+fn not_whole(error: SourceError) -> SourceError {
+    match error {
+        SourceError::Service(error)
+            if matches!(error.downcast_ref(), Some(PostgresError::Archive { .. })) =>
+        {
+            SourceError::Differs(error.to_string())
+        }
+        error => error,
+    }
+}
+
 impl Target for PostgresTarget {
     fn prepare(
         &mut self,
@@ -155,7 +169,7 @@ impl Target for PostgresTarget {
         }
         let place = self.plans.iter().position(|plan| plan.facts.part == part.path);
         let place = place.ok_or_else(|| PostgresError::Other(format!("{} was not expected", part.path)))?;
-        self.feed(place, content)
+        self.feed(place, content).map_err(not_whole)
     }
 
     fn finish(mut self: Box<Self>) -> Result<Returned, SourceError> {

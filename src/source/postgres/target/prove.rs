@@ -144,7 +144,7 @@ fn copy_out(statement: &str, as_it_is: bool) -> Option<String> {
 }
 
 /// Quoted names that are not plain ASCII, written with escapes.
-fn escape_names(sql: &str) -> String {
+pub fn escape_names(sql: &str) -> String {
     if sql.is_ascii() {
         return sql.to_owned();
     }
