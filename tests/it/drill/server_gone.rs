@@ -36,7 +36,7 @@ fn a_recovery_from_the_kit_begins_with_nothing_else() {
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     for expected in [
         "Drill server-gone #1",
-        "Began    with the recovery kit of 20",
+        "Began with the recovery kit of 20",
         "storage credentials (AWS_ACCESS_KEY_ID) only; no configuration, no cache, no state, empty home",
         "2 files read back",
         "Result: PASSED",

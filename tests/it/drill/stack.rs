@@ -59,7 +59,7 @@ fn a_stack_comes_back_as_it_was_at_one_time_in_the_order_of_its_needs() {
     let shop = Shop::new("environment = \"production\"", "");
     let then = jiff::Timestamp::now().to_string();
     // Later changes, backed up too: the set of before is what is asked for.
-    shop.sql("DELETE FROM orders WHERE rowid = 1");
+    shop.sql("DELETE FROM orders");
     shop.cache.ask(&["FLUSHALL"]);
     shop.machine.file("data/a.conf", "broken");
     shop.machine.file("data/new", "later");
