@@ -1,6 +1,6 @@
 //! The model test of the protocol: the real code, over a simulated storage, in virtual time.
 //!
-//! Two writers, two pruners, a forgetter and a copier work on one repository at once; each may crash at any operation, see
+//! Two writers, two pruners, a forgetter and at times a copier work on one repository at once; each may crash at any operation, see
 //! listings late, have requests fail and stop for days. A run depends on its seed alone. The invariants I1 to I5 of
 //! `docs/concurrency.md` are watched at every step, and afterwards every committed snapshot must restore byte for
 //! byte, and one more prune, alone, must come to its end.
@@ -387,7 +387,9 @@ fn run_one(template: &Template, seed: u64, mutant: Option<Mutant>) -> Tally {
             scenario.sim.watch.lock().unwrap().committed.insert(*id, reached.clone());
             scenario.expected.lock().unwrap().insert(*id, files.clone());
         }
-        join_all((0..6).map(|number| scenario.actor(number, Dice(dice.next())))).await;
+        // A copy costs as much as everything else together, so it takes part in one run of eight.
+        let actors = if dice.below(8) == 0 { 6 } else { 5 };
+        join_all((0..actors).map(|number| scenario.actor(number, Dice(dice.next())))).await;
         sleep(Duration::from_secs(30 * 86_400)).await;
         // A mutant that was seen already needs no aftermath.
         if scenario.sim.watch.lock().unwrap().broken.is_empty() {
@@ -453,7 +455,7 @@ fn no_interleaving_loses_a_committed_snapshot() {
     }
     // A model in which nothing happens proves nothing.
     assert!(tally.committed > runs && tally.deleted_packs > runs && tally.forgotten > runs / 2, "{tally:?}");
-    assert!(tally.copied > runs, "{tally:?}");
+    assert!(runs < 50 || tally.copied > runs / 8, "{tally:?}");
 }
 
 fn is_caught(mutant: Mutant) {
