@@ -75,7 +75,7 @@ async fn copy_bench(verb: Verb) -> Bench {
         assert_eq!(copied.from, snapshot.0);
         snapshot.0 = copied.to.unwrap();
     }
-    made.extend(backups(&target, [18..26]).await);
+    made.extend(backups(&target, std::iter::once(18..26)).await);
     backups(&from, [30..40, 0..6, 16..30]).await;
     Bench { memory, kept: made, source }
 }

@@ -446,7 +446,7 @@ fn run_many(runs: u64, mutant: Option<Mutant>) -> (Tally, Option<(u64, Vec<Strin
 
 #[test]
 fn no_interleaving_loses_a_committed_snapshot() {
-    let runs = parameter("LIFEBOAT_MODEL_RUNS", 2000);
+    let runs = parameter("LIFEBOAT_MODEL_RUNS", 1000);
     let begun = std::time::Instant::now();
     let (tally, broken) = run_many(runs, None);
     println!("{runs} interleavings in {:?}: {tally:?}", begun.elapsed());
