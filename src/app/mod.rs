@@ -5,6 +5,7 @@
 pub mod acceptances;
 pub mod drills;
 pub mod kits;
+pub mod lent;
 mod logging;
 pub mod runbooks;
 mod series;

@@ -187,7 +187,10 @@ fn mariadb(address: &str, around: &Surroundings) -> Result<(mariadb::Address, ma
 }
 
 /// An address of PostgreSQL and the way there.
-fn postgres(address: &str, around: &Surroundings) -> Result<(Address, Direct, postgres::World), AppError> {
+pub(super) fn postgres(
+    address: &str,
+    around: &Surroundings,
+) -> Result<(Address, Direct, postgres::World), AppError> {
     let mut parsed = Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
     let server = &mut parsed.server;
     if let Some(found) = in_container(&server.user, &server.host, server.port, around)? {
@@ -258,7 +261,7 @@ fn in_container(
 }
 
 /// A Redis server's address, and what its job is called; of one in a container with what its container says.
-fn redis(address: &str, around: &Surroundings) -> Result<(RedisAddress, String), AppError> {
+pub(super) fn redis(address: &str, around: &Surroundings) -> Result<(RedisAddress, String), AppError> {
     let environment = around.settings.redis_password.as_ref();
     let mut server = RedisAddress::parse(address, None)?;
     let service = server.user.clone().unwrap_or_default();

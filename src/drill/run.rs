@@ -165,15 +165,16 @@ async fn attempt(
     spec.checks.iter().try_for_each(|check| check.fits(kind)).map_err(could_not)?;
     watch.end("locate", &mut evidence.phases);
 
-    let ground = stage.ground.clone();
+    let mut ground = stage.ground.clone();
+    ground.docker.secrets.clone_from(&spec.secrets);
     let facts = serde_json::from_str(&summary.facts).unwrap_or_default();
     let made = blocking(move || sandbox::provision(kind, &ground, &facts)).await?;
     let mut sandbox = made.map_err(|error| could_not(error.to_string()))?;
     evidence.sandbox = Some(sandbox.describe());
-    evidence.not_tested.extend(sandbox.not_tested());
     watch.end("provision", &mut evidence.phases);
 
     let result = rehearse(spec, stage, (&selected, kind), &mut sandbox, evidence, &mut watch).await;
+    evidence.not_tested.extend(sandbox.not_tested());
     if let Some(keep) = stage.keep {
         keep(sandbox);
         return result;
@@ -194,9 +195,14 @@ async fn rehearse(
     evidence: &mut Evidence,
     watch: &mut Watch,
 ) -> Result<(), Stop> {
-    match sandbox.address() {
-        Some(address) => into_service(&address, stage, selected, evidence).await?,
-        None => into_folder(stage, selected, sandbox.as_ref(), evidence).await?,
+    match (sandbox.target(), sandbox.address()) {
+        (Some(target), _) => into_target(target, stage, selected, evidence).await?,
+        (None, Some(address)) => {
+            let opened = waiting(|| (stage.open_target)(&address));
+            let target = opened.map_err(|error| could_not(error.to_string()))?;
+            into_target(target, stage, selected, evidence).await?;
+        }
+        (None, None) => into_folder(stage, selected, sandbox.as_ref(), evidence).await?,
     }
     watch.end("restore", &mut evidence.phases);
     if let Some(witness) = stage.witness {
@@ -204,6 +210,11 @@ async fn rehearse(
         let looked = waiting(|| witness.look(sandbox.as_ref(), evidence.checks.len()));
         looked.map_err(|error| could_not(format!("what was restored cannot be looked at: {error}")))?;
         watch.leave_out(began.elapsed());
+    }
+    let started = waiting(|| sandbox.start()).map_err(|error| could_not(error.to_string()))?;
+    if !started.is_empty() {
+        evidence.checks.extend(started);
+        watch.end("start", &mut evidence.phases);
     }
     let (repo, cancel) = (stage.repo, stage.cancel);
     let facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
@@ -308,15 +319,13 @@ async fn into_folder(
     Ok(())
 }
 
-async fn into_service(
-    address: &str,
+async fn into_target(
+    target: Box<dyn Target>,
     stage: &Stage<'_>,
     selected: &Selected,
     evidence: &mut Evidence,
 ) -> Result<(), Stop> {
     let start = Instant::now();
-    let opened = waiting(|| (stage.open_target)(address));
-    let target = opened.map_err(|error| could_not(error.to_string()))?;
     let given = to_service(stage.repo, selected, target, stage.progress.clone(), stage.cancel).await?;
     evidence.restored_bytes = given.bytes;
     let proven = |detail: String| CheckResult {

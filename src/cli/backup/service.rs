@@ -2,13 +2,19 @@
 
 use crate::app::services::{self, OpenCapture, Surroundings};
 use crate::cli::{CliError, Context, Exit};
+use crate::format::entry::Timestamp;
 use crate::repo::Repository;
 
 /// What engines need of this run.
 pub fn surroundings(context: &Context, repo: &Repository) -> Surroundings {
+    surroundings_at(context, repo.world.now())
+}
+
+/// The same before a repository is opened.
+pub fn surroundings_at(context: &Context, now: Timestamp) -> Surroundings {
     Surroundings {
         cancel: context.cancel.clone(),
-        now: repo.world.now(),
+        now,
         spool: std::env::temp_dir(),
         runtime: tokio::runtime::Handle::current(),
         user: context.settings.user.clone(),

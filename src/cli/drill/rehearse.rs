@@ -1,15 +1,17 @@
 //! `drill run`: one rehearsal, its evidence told, written where it was asked for, and kept.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::backup::service::surroundings;
+use super::super::backup::service::{refuse_password, surroundings, surroundings_at};
 use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
 use super::bare::Bare;
 use super::faults::{self, FaultArgs};
 use super::show::text;
 use super::{copies, exit};
+use crate::app::services::is_service;
 use crate::app::{self, drills};
 use crate::config::{file, parse_duration};
 use crate::drill::check::{CheckSpec, HttpCheck};
@@ -17,12 +19,13 @@ use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::fault::{Rescue, Witness, inject};
 use crate::drill::history;
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
-use crate::drill::sandbox::{Ground, SandboxKind, sweep};
+use crate::drill::sandbox::remote::Lent;
+use crate::drill::sandbox::{DockerGround, Ground, SandboxKind, sweep};
 use crate::drill::spec::{From, Step};
 use crate::drill::{Spec, Stage};
 use crate::engine::backup::BackupOptions;
-use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
+use crate::repo::{Repository, to_timestamp};
 use crate::seal::block::Compression;
 
 const UNPLACED: &str = "this run is not kept (--json-file writes it); `lifeboat verify --read-data` says what is \
@@ -40,9 +43,10 @@ pub struct Args {
     /// [default: what the configuration file says of NAME, else latest]
     #[arg(long, value_name = "SNAP")]
     snapshot: Option<String>,
-    /// Where to restore to [default: what suits the snapshot]
-    #[arg(long, value_enum)]
-    sandbox: Option<SandboxArg>,
+    /// Where to restore to: directory, sqlite, redis, postgres, docker, or the address of a server that is lent to
+    /// drills [default: what suits the snapshot]
+    #[arg(long, value_name = "KIND|ADDRESS")]
+    sandbox: Option<String>,
     /// Recovery time that is tolerated, such as 30m; exit code 22 above it
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     rto: Option<Duration>,
@@ -96,14 +100,6 @@ pub struct Args {
     faults: FaultArgs,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum SandboxArg {
-    Directory,
-    Sqlite,
-    Redis,
-    Postgres,
-}
-
 impl Args {
     fn writes(&self) -> bool {
         self.json_file.is_some() || self.junit.is_some() || self.html.is_some()
@@ -118,20 +114,18 @@ impl Args {
         checks || times || faults || self.rto.is_some() || self.rpo.is_some() || self.sandbox.is_some()
     }
 
-    fn spec(&self) -> Spec {
+    fn spec(&self) -> Result<Spec, CliError> {
         let mut checks = self.check.clone();
         checks.extend(self.check_sql.iter().cloned().map(CheckSpec::Sql));
         checks.extend(self.check_command.iter().map(|line| CheckSpec::Command(file::shell(line))));
         checks.extend(self.check_http.iter().cloned().map(CheckSpec::Http));
-        Spec {
+        let (sandbox, lent) = sandbox_of("--sandbox", self.sandbox.as_deref())?;
+        Ok(Spec {
             name: self.name.clone(),
             snapshot: self.snapshot.clone().unwrap_or_else(|| "latest".into()),
-            sandbox: self.sandbox.map(|kind| match kind {
-                SandboxArg::Directory => SandboxKind::Directory,
-                SandboxArg::Sqlite => SandboxKind::Sqlite,
-                SandboxArg::Redis => SandboxKind::Redis,
-                SandboxArg::Postgres => SandboxKind::Postgres,
-            }),
+            sandbox,
+            lent,
+            secrets: Vec::new(),
             rto: self.rto,
             rpo: self.rpo,
             detect: self.detect,
@@ -140,7 +134,7 @@ impl Args {
             checks,
             faults: self.faults.faults.clone(),
             from: if self.faults.from_kit.is_some() { From::Kit } else { From::Here },
-        }
+        })
     }
 }
 
@@ -158,11 +152,13 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     let what = format!("drill {name}");
     let time =
         |key: &str, text: &Option<String>| file::time(&what, key, text.as_ref()).map_err(CliError::usage);
-    let sandbox = drill.sandbox.as_ref().map(|kind| sandbox_kind(&what, kind));
+    let (sandbox, lent) = sandbox_of(&what, drill.sandbox.as_deref())?;
     let spec = Spec {
         name: name.to_owned(),
         snapshot: drill.restore.clone().unwrap_or_default(),
-        sandbox: sandbox.transpose()?,
+        sandbox,
+        lent,
+        secrets: drill.secrets.clone(),
         rto: time("rto", &drill.rto)?,
         rpo: time("rpo", &drill.rpo)?,
         detect: time("detect", &drill.detect)?.unwrap_or_default(),
@@ -176,13 +172,24 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     Ok(spec)
 }
 
-/// A sandbox of the configuration file.
+/// A kind of sandbox, or the address of a server that is lent.
+fn sandbox_of(what: &str, text: Option<&str>) -> Result<(Option<SandboxKind>, Option<String>), CliError> {
+    let Some(text) = text else { return Ok((None, None)) };
+    if !is_service(text) {
+        return Ok((Some(sandbox_kind(what, text)?), None));
+    }
+    refuse_password(text)?;
+    // The snapshot decides of what kind it must be.
+    Ok((None, Some(text.to_owned())))
+}
+
+/// A kind of sandbox by its name.
 pub fn sandbox_kind(what: &str, kind: &str) -> Result<SandboxKind, CliError> {
     let known = SandboxKind::ALL.into_iter().find(|known| known.name() == kind);
     known.ok_or_else(|| {
         let all: Vec<&str> = SandboxKind::ALL.into_iter().map(SandboxKind::name).collect();
         CliError::usage(format!("{what}: there is no sandbox {kind:?}"))
-            .hint(format!("there are {}", all.join(", ")))
+            .hint(format!("there are {}, or the address of a server that is lent", all.join(", ")))
     })
 }
 
@@ -191,7 +198,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return super::bare::child(&args, &file, context).await;
     }
     if !args.all && !context.has_file() {
-        return one(&args, args.spec(), None, context).await;
+        return one(&args, args.spec()?, None, context).await;
     }
     let found = context.file()?;
     if let Some(why) = found.file.not_its_duty(&found.machine, file::Duty::Drill).filter(|_| args.all) {
@@ -199,12 +206,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     if args.snapshot.is_some() && !found.file.drill.contains_key(&args.name) {
-        return one(&args, args.spec(), None, context).await;
+        return one(&args, args.spec()?, None, context).await;
     }
     let drills: Vec<_> =
         found.file.drill.iter().filter(|(name, _)| args.all || **name == args.name).collect();
     if found.file.drill.is_empty() && !args.all {
-        return one(&args, args.spec(), None, context).await;
+        return one(&args, args.spec()?, None, context).await;
     }
     let known: Vec<&str> = found.file.drill.keys().map(String::as_str).collect();
     match drills.len() {
@@ -319,7 +326,8 @@ async fn home(args: &Args, context: &Context) -> Option<Repository> {
 
 /// Runs a drill on this machine as it stands, and injects its faults.
 pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, CliError> {
-    let ground = ground(args, context);
+    let mut ground = ground(args, context);
+    ground.lent = lend(spec, context).await?;
     let scratch = ground.scratch.clone();
     // A fault that cannot be what it is declared to be is told before anything starts.
     let replicas = faults::replicas_for(&args.faults, spec, context)?;
@@ -362,6 +370,18 @@ pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, Cl
     Ok(Ran { evidence, repo: Some(repo) })
 }
 
+/// The server that is lent to the drill, held against everything that the configuration file backs up.
+async fn lend(spec: &Spec, context: &Context) -> Result<Option<Arc<dyn Lent>>, CliError> {
+    let Some(address) = spec.lent.clone() else { return Ok(None) };
+    let jobs = if context.has_file() { context.file()?.file.job } else { Default::default() };
+    let sources: Vec<String> = jobs.values().flat_map(|job| job.source.all()).map(str::to_owned).collect();
+    let around = surroundings_at(context, to_timestamp(jiff::Timestamp::now()));
+    let lent = tokio::task::spawn_blocking(move || app::lent::lend(&address, &sources, &around)).await;
+    let lent =
+        lent.map_err(|_| CliError::new(Exit::Failed, "looking at the sandbox panicked: this is a bug"))?;
+    Ok(Some(lent.map_err(|error| CliError::from(error).within("sandbox"))?))
+}
+
 /// What sandboxes are made on, once what earlier drills left there is swept.
 pub fn ground(args: &Args, context: &Context) -> Ground {
     let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
@@ -374,6 +394,12 @@ pub fn ground(args: &Args, context: &Context) -> Ground {
         withheld: crate::config::SECRET_VARIABLES,
         cancel: context.cancel.clone(),
         variables: Vec::new(),
+        docker: DockerGround {
+            host: context.settings.services.docker_host.clone(),
+            state: context.settings.state.value.clone(),
+            secrets: Vec::new(),
+        },
+        lent: None,
     }
 }
 

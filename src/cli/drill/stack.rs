@@ -41,6 +41,7 @@ pub fn spec_of(name: &str, drill: &file::Drill, found: &file::File) -> Result<St
         rpo: time("rpo", &drill.rpo)?,
         detect: time("detect", &drill.detect)?.unwrap_or_default(),
         decide: time("decide", &drill.decide)?.unwrap_or_default(),
+        secrets: drill.secrets.clone(),
         components,
     };
     spec.validate().map_err(|error| CliError::from(error).within(&what))?;

@@ -2,6 +2,7 @@
 //!
 //! It only ever gets, follows nothing, and waits a while for a service that is still starting.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,20 @@ impl HttpCheck {
             Ok(_) => Ok(()),
             Err(error) => refused(&error.to_string()),
         }
+    }
+
+    /// The same at the place where a service of the sandbox answers, if the address names one.
+    pub fn at(&self, place: impl Fn(&str) -> Option<IpAddr>) -> Self {
+        let moved = || {
+            let (scheme, rest) = self.url.split_once("://")?;
+            let end = rest.find([':', '/', '?', '#']).unwrap_or(rest.len());
+            let at = match place(&rest[..end])? {
+                IpAddr::V4(at) => at.to_string(),
+                IpAddr::V6(at) => format!("[{at}]"),
+            };
+            Some(format!("{scheme}://{at}{}", &rest[end..]))
+        };
+        Self { url: moved().unwrap_or_else(|| self.url.clone()), ..self.clone() }
     }
 }
 
@@ -119,6 +134,17 @@ fn innermost(error: reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_of_the_sandbox_is_asked_where_it_answers() {
+        let at = |url: &str| {
+            let wanted = HttpCheck { url: url.into(), status: 200, contains: None };
+            wanted.at(|host| (host == "web").then(|| IpAddr::from([10, 0, 0, 2]))).url
+        };
+        assert_eq!(at("http://web:8080/health?x=http://web"), "http://10.0.0.2:8080/health?x=http://web");
+        assert_eq!(at("http://web"), "http://10.0.0.2");
+        assert_eq!(at("http://website/"), "http://website/");
+    }
 
     #[test]
     fn an_address_that_makes_no_sense_is_refused() {

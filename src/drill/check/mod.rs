@@ -118,7 +118,10 @@ pub async fn check(spec: &CheckSpec, restored: &mut Restored<'_>) -> Vec<CheckRe
     let start = Instant::now();
     let answer = match spec {
         CheckSpec::Files | CheckSpec::Modes | CheckSpec::Owners => files::check(spec, restored).await,
-        CheckSpec::Http(wanted) => http::check(wanted, restored.cancel).await,
+        CheckSpec::Http(wanted) => {
+            let wanted = wanted.at(|host| restored.sandbox.host_of(host));
+            http::check(&wanted, restored.cancel).await
+        }
         // These ask and wait for the answer: the runtime has other threads for its work meanwhile.
         _ => waiting(|| ask(spec, restored)),
     };
@@ -240,7 +243,7 @@ fn held(kind: SandboxKind, facts: &Map<String, Value>) -> Option<(&'static str, 
             Some(("rows", sum(facts.get("sqlite")?.get("rows"), &rows)?))
         }
         SandboxKind::Redis => Some(("keys", redis::captured(facts)?.values().map(|held| held.keys).sum())),
-        SandboxKind::Directory | SandboxKind::Mariadb => None,
+        SandboxKind::Directory | SandboxKind::Mariadb | SandboxKind::Docker => None,
     }
 }
 

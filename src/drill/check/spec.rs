@@ -194,7 +194,7 @@ impl CheckSpec {
             ],
             SandboxKind::Redis => vec![Self::NotEmpty, Self::Keys],
             SandboxKind::Sqlite => vec![Self::NotEmpty],
-            SandboxKind::Directory | SandboxKind::Mariadb => Vec::new(),
+            SandboxKind::Directory | SandboxKind::Mariadb | SandboxKind::Docker => Vec::new(),
         }
     }
 

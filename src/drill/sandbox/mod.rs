@@ -4,25 +4,31 @@
 //! behind is swept by the next: whatever still works in the folder is ended, then the folder is removed.
 
 mod directory;
+mod docker;
 mod mariadb;
 mod postgres;
 mod redis;
+pub mod remote;
 mod sqlite;
 mod sweep;
 mod within;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use sweep::{end_all_in, sweep};
 
 use super::DrillError;
+use super::check::CheckResult;
 use crate::base::cancel::Cancel;
 use crate::source::postgres::Session;
 use crate::source::redis::ephemeral::Held;
+use crate::source::target::Target;
 
 /// Kinds of sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +39,13 @@ pub enum SandboxKind {
     Redis,
     Postgres,
     Mariadb,
+    /// A project brought up, or a volume filled, on a Docker server.
+    Docker,
 }
 
 impl SandboxKind {
-    pub const ALL: [Self; 5] = [Self::Directory, Self::Sqlite, Self::Redis, Self::Postgres, Self::Mariadb];
+    pub const ALL: [Self; 6] =
+        [Self::Directory, Self::Sqlite, Self::Redis, Self::Postgres, Self::Mariadb, Self::Docker];
 
     /// What suits a snapshot of this source.
     pub fn for_source(source: &str) -> Self {
@@ -45,6 +54,7 @@ impl SandboxKind {
             "redis" => Self::Redis,
             "postgres" => Self::Postgres,
             "mariadb" => Self::Mariadb,
+            "docker-project" => Self::Docker,
             _ => Self::Directory,
         }
     }
@@ -56,6 +66,7 @@ impl SandboxKind {
             Self::Redis => "redis",
             Self::Postgres => "postgres",
             Self::Mariadb => "mariadb",
+            Self::Docker => "docker",
         }
     }
 }
@@ -77,6 +88,21 @@ pub trait Sandbox: Send {
     fn path(&self) -> Option<&Path>;
     /// The address a service is restored to; `None` where files are restored.
     fn address(&self) -> Option<String>;
+    /// What takes the snapshot, where that is no address that others reach too.
+    fn target(&mut self) -> Option<Box<dyn Target>> {
+        None
+    }
+    /// Sets going what was restored; one result for each service.
+    ///
+    /// # Errors
+    /// Nothing can be set going here.
+    fn start(&mut self) -> Result<Vec<CheckResult>, SandboxError> {
+        Ok(Vec::new())
+    }
+    /// Where a service of the sandbox answers, by the name its project gives it.
+    fn host_of(&self, _service: &str) -> Option<IpAddr> {
+        None
+    }
     /// One line about what it is.
     fn describe(&self) -> String;
     /// The first value of a query's first row.
@@ -141,6 +167,20 @@ pub struct Ground {
     pub cancel: Cancel,
     /// What checks find in their environment besides this sandbox: of the components that this one needs.
     pub variables: Vec<(String, String)>,
+    pub docker: DockerGround,
+    /// A server that is lent to this drill.
+    pub lent: Option<Arc<dyn remote::Lent>>,
+}
+
+/// What is needed of a Docker server.
+#[derive(Clone, Default)]
+pub struct DockerGround {
+    /// Where the daemon listens; `None`: at the usual place.
+    pub host: Option<String>,
+    /// Where it is written down what is made there.
+    pub state: Option<PathBuf>,
+    /// Variables that keep their values although they look like secrets.
+    pub secrets: Vec<String>,
 }
 
 /// Makes a sandbox. `facts`: the snapshot's.
@@ -152,6 +192,9 @@ pub fn provision(
     ground: &Ground,
     facts: &serde_json::Value,
 ) -> Result<Box<dyn Sandbox>, SandboxError> {
+    if let Some(lent) = &ground.lent {
+        return Ok(Box::new(remote::Remote::new(lent.clone(), facts)?));
+    }
     let folder = own_folder(&ground.scratch)?;
     let made: Box<dyn Sandbox> = match kind {
         SandboxKind::Directory => Box::new(directory::Directory::new(folder)?),
@@ -159,6 +202,7 @@ pub fn provision(
         SandboxKind::Postgres => Box::new(postgres::Postgres::start(folder, facts, ground)?),
         SandboxKind::Mariadb => Box::new(mariadb::Mariadb::start(folder, facts, ground)?),
         SandboxKind::Redis => Box::new(redis::Redis::start(folder, facts, ground)?),
+        SandboxKind::Docker => Box::new(docker::Docker::start(ground)?),
     };
     Ok(match ground.variables.is_empty() {
         true => made,

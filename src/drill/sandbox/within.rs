@@ -1,11 +1,14 @@
 //! A sandbox among others: that of one component of a stack, whose checks also find the components it needs.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::{Sandbox, SandboxError};
+use crate::drill::check::CheckResult;
 use crate::source::postgres::Session;
 use crate::source::redis::ephemeral::Held;
+use crate::source::target::Target;
 
 pub struct Within {
     pub inner: Box<dyn Sandbox>,
@@ -19,6 +22,15 @@ impl Sandbox for Within {
     }
     fn address(&self) -> Option<String> {
         self.inner.address()
+    }
+    fn target(&mut self) -> Option<Box<dyn Target>> {
+        self.inner.target()
+    }
+    fn start(&mut self) -> Result<Vec<CheckResult>, SandboxError> {
+        self.inner.start()
+    }
+    fn host_of(&self, service: &str) -> Option<IpAddr> {
+        self.inner.host_of(service)
     }
     fn describe(&self) -> String {
         self.inner.describe()

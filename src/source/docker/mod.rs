@@ -19,6 +19,7 @@ mod project;
 mod proof;
 pub mod reach;
 pub mod rebuild;
+pub mod rehearsal;
 mod swarm;
 pub mod target;
 mod volume;

@@ -25,6 +25,9 @@ pub const KEY: &str = "postgres";
 pub struct Facts {
     pub server_version: String,
     pub server_major: u32,
+    /// Who the server is: the same for its standbys, and nobody else's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
     /// The pg_dump that read it.
     pub tool: String,
     /// It is newer than the server, for want of the server's own.

@@ -17,6 +17,7 @@ mod facts;
 pub mod globals;
 pub mod inspect;
 mod inventory;
+pub mod lent;
 mod passwords;
 mod reach;
 mod rows;

@@ -14,6 +14,7 @@ mod facts;
 mod flow;
 pub mod folder;
 mod info;
+pub mod lent;
 pub mod live;
 mod payload;
 mod proof;

@@ -1,5 +1,7 @@
 //! Drills by the real binary: what is proven passes, and everything that is wrong is caught and says why.
 
+mod docker;
+mod remote;
 mod replay;
 mod sabotage_files;
 mod sabotage_objectives;

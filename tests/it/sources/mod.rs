@@ -3,7 +3,7 @@
 //! Every engine passes [`conformance`], then what is particular to it in a file of its own.
 
 mod conformance;
-mod docker;
+pub mod docker;
 mod git;
 mod hook;
 mod influx;
