@@ -18,7 +18,7 @@ use crate::config::PasswordSource;
 use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::history::{self, TREND_OF};
 use crate::drill::runbook::{About, evidence, row};
-use crate::drill::sandbox::{self, Ground, Sandbox, SandboxKind, end_all_in, sweep};
+use crate::drill::sandbox::{self, DockerGround, Ground, Sandbox, SandboxKind, end_all_in, sweep};
 use crate::engine::read::select::SnapshotPath;
 use crate::repo::snapshots::{Filter, Snapshot};
 use crate::repo::sync::Thoroughness;
@@ -197,6 +197,8 @@ async fn in_sandbox(
         withheld: crate::config::SECRET_VARIABLES,
         cancel: context.cancel.clone(),
         variables: Vec::new(),
+        docker: DockerGround::default(),
+        lent: None,
     };
     let snapshot = snapshot(runbook, set, repo).await?;
     let facts = match &snapshot {
