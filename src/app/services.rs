@@ -68,7 +68,7 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 16] = [
+const SCHEMES: [&str; 17] = [
     "docker-project:",
     "docker-volume:",
     "influxdb://",
@@ -84,6 +84,7 @@ const SCHEMES: [&str; 16] = [
     "kubernetes:",
     "terraform:",
     "sqlite:",
+    "certs:",
     "git:",
 ];
 

@@ -1,12 +1,13 @@
 //! Services without a server to talk to: repositories, state, certificates and what a program tells.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::AppError;
 use super::services::{OpenCapture, Surroundings};
 use crate::config::SECRET_VARIABLES;
 use crate::source::capture::SourceError;
+use crate::source::certs::{CertsCapture, CertsTarget};
 use crate::source::git::capture::GitCapture;
 use crate::source::git::target::GitTarget;
 use crate::source::git::{Address as GitAddress, Git};
@@ -29,6 +30,11 @@ pub fn capture(scheme: &str, rest: &str, around: &Surroundings) -> Result<Option
             let job = format!("git:{}", address.path.display());
             let capture = Box::new(GitCapture::start(&address, git(around), around.now)?);
             OpenCapture { capture, kind: "git", job }
+        }
+        "certs:" => {
+            let path = folder(rest)?;
+            let job = format!("certs:{}", path.display());
+            OpenCapture { capture: Box::new(CertsCapture::start(&path, around.now)?), kind: "certs", job }
         }
         "terraform:" => {
             let (place, job) = state(rest, false, around)?;
@@ -65,6 +71,7 @@ pub fn target(
             let address = GitAddress::parse(rest).map_err(SourceError::from)?;
             Box::new(GitTarget::new(address, git(around), force, stamp(around)))
         }
+        "certs:" => Box::new(CertsTarget::new(folder(rest)?, force, stamp(around), around.now)),
         "terraform:" => {
             let (place, _) = state(rest, force, around)?;
             Box::new(TerraformTarget::new(place, force, around.cancel.clone()))
@@ -103,6 +110,14 @@ fn runner(around: &Surroundings) -> Runner {
 fn stamp(around: &Surroundings) -> String {
     let now = jiff::Timestamp::from_second(around.now.seconds);
     now.map_or_else(|_| around.now.seconds.to_string(), |now| now.strftime("%Y%m%dt%H%M%S").to_string())
+}
+
+/// The folder that an address without options names.
+fn folder(rest: &str) -> Result<PathBuf, AppError> {
+    if rest.is_empty() {
+        return Err(AppError::Refused("the path is missing\nhint: certs:/etc/letsencrypt".into()));
+    }
+    std::path::absolute(rest).map_err(|cause| AppError::System { what: "the capture", cause })
 }
 
 /// Where a Terraform state lies, and what its job is called.

@@ -5,6 +5,7 @@
 //! gets), and `consistent_at` is never later than the instant the data is true for.
 
 pub mod capture;
+pub mod certs;
 pub mod command;
 pub mod difference;
 pub mod docker;

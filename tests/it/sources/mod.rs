@@ -2,6 +2,7 @@
 //!
 //! Every engine passes [`conformance`], then what is particular to it in a file of its own.
 
+mod certs;
 mod conformance;
 pub mod docker;
 mod git;
