@@ -3,6 +3,8 @@
 //! It runs the code that the other verbs run, with the built-in defaults and none of the user's settings.
 
 mod proof;
+mod servers;
+mod service;
 mod stack;
 mod stage;
 
@@ -27,7 +29,10 @@ use crate::seal::block::Compression;
 use crate::seal::slot::Unlock;
 use crate::source::files::walk::WalkOptions;
 
+use crate::drill::sandbox::Ground;
 use proof::Fingerprint;
+use servers::{Kind, Server};
+use service::blocking;
 use stage::Stage;
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +72,10 @@ struct Answer {
     second_added_bytes: u64,
     recovered_in_seconds: f64,
     orders: u64,
+    /// Which servers took part.
+    servers: Vec<String>,
+    /// What the drill came to.
+    drill: String,
     /// Always true: anything else is an error.
     identical: bool,
     folder: Option<PathBuf>,
@@ -76,7 +85,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut builder = tempfile::Builder::new();
     let folder = builder.prefix("lifeboat-demo-").tempdir().map_err(Failure::from)?;
     let mut stage = Stage::new(context);
-    let played = play(folder.path(), context, &mut stage).await;
+    // Servers lie beside it: they may run as another user, and a socket's path must be short.
+    let scratch = std::env::temp_dir();
+    let ground = servers::ground(&scratch, context);
+    let played = play(folder.path(), &ground, context, &mut stage).await;
     // Also when it failed: then there is even more to look at.
     let kept = args.keep.then(|| folder.keep());
     let mut answer = played?;
@@ -90,7 +102,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-async fn play(folder: &Path, context: &Context, stage: &mut Stage) -> Result<Answer, CliError> {
+async fn play(
+    folder: &Path,
+    ground: &Ground,
+    context: &Context,
+    stage: &mut Stage,
+) -> Result<Answer, CliError> {
     let stack = folder.join("shop");
     stage
         .title("Lifeboat: from disaster to proof", &format!("everything happens in {}", folder.display()))?;
@@ -104,6 +121,8 @@ async fn play(folder: &Path, context: &Context, stage: &mut Stage) -> Result<Ans
         "compose file, settings, certificate and key, uploads, a database with {} orders",
         count(stack::ORDERS.into())
     ))?;
+
+    let mut running = start_servers(ground, stage).await?;
 
     let began = stage.begin("A new repository")?;
     let repo = repository(folder).await?;
@@ -140,10 +159,18 @@ async fn play(folder: &Path, context: &Context, stage: &mut Stage) -> Result<Ans
         human(total)
     ))?;
     let orders = stack::ask_database(&stack)?;
+    let held = back_up_servers(&repo, &running, ground, context, stage).await?;
     // The question itself may have touched the folder's times; what counts is what was backed up.
-    disaster(&stack, stage)?;
-    answer.recovered_in_seconds = recover(&repo, &stack, context, stage).await?;
+    running = disaster(&stack, running, ground, stage).await?;
+    let (seconds, proven) = recover(&repo, &stack, &running, ground, context, stage).await?;
+    answer.recovered_in_seconds = seconds;
     prove(&stack, &before, orders, stage)?;
+    prove_servers(&running, &held, &proven, stage)?;
+    answer.servers = running.iter().map(|server| server.version.clone()).collect();
+    let has_postgres = running.iter().any(|server| server.kind == Kind::Postgres);
+    blocking(move || Ok(running.into_iter().try_for_each(Server::destroy)?)).await?;
+    let job = default_job(std::slice::from_ref(&stack), Path::new("/"));
+    answer.drill = service::drill(&repo, has_postgres, &job, ground, context, stage).await?;
 
     (answer.files, answer.bytes) = before.files();
     (answer.orders, answer.identical) = (orders.0, true);
@@ -183,8 +210,19 @@ async fn back_up(
     let began = stage.begin(title)?;
     let request =
         FilesRequest { paths: vec![stack.to_owned()], cwd: PathBuf::from("/"), walk: WalkOptions::default() };
-    let options = BackupOptions {
-        job: default_job(&request.paths, &request.cwd),
+    let options = options(repo, default_job(&request.paths, &request.cwd), context);
+    let outcome = backup::files(repo, &request, &options, Arc::new(NoProgress), &context.cancel).await?;
+    stage.done(began)?;
+    match outcome.problems.first() {
+        Some(problem) => Err(Failure::Wrong(format!("{}: {}", problem.path, problem.message)).into()),
+        None => Ok((outcome, Fingerprint::take(stack)?)),
+    }
+}
+
+/// How everything of the demo is backed up.
+fn options(repo: &Repository, job: String, context: &Context) -> BackupOptions {
+    BackupOptions {
+        job,
         host: context.settings.hostname.clone(),
         user: context.settings.user.clone(),
         tags: vec!["demo".into()],
@@ -195,30 +233,92 @@ async fn back_up(
         force: false,
         threads: 0,
         accepted: None,
-    };
-    let outcome = backup::files(repo, &request, &options, Arc::new(NoProgress), &context.cancel).await?;
-    stage.done(began)?;
-    match outcome.problems.first() {
-        Some(problem) => Err(Failure::Wrong(format!("{}: {}", problem.path, problem.message)).into()),
-        None => Ok((outcome, Fingerprint::take(stack)?)),
     }
 }
 
-fn disaster(stack: &Path, stage: &mut Stage) -> Result<(), CliError> {
-    let began = stage.begin("Disaster")?;
-    std::fs::remove_dir_all(stack).map_err(Failure::from)?;
+/// Starts and fills the servers whose programs are here.
+async fn start_servers(ground: &Ground, stage: &mut Stage) -> Result<Vec<Server>, CliError> {
+    let began = stage.begin("Its servers")?;
+    let ground = ground.clone();
+    let (running, filled, missing) = blocking(move || {
+        let (running, missing) = servers::start(&ground);
+        let filled: Vec<String> = running.iter().map(Server::fill).collect::<Result<_, _>>()?;
+        Ok((running, filled, missing))
+    })
+    .await?;
     stage.done(began)?;
-    stage.detail(&format!("rm -rf {}: the stack is gone", stack.display()))?;
-    Ok(())
+    for line in filled {
+        stage.detail(&line)?;
+    }
+    if !missing.is_empty() {
+        stage.detail(&format!("not installed here, and left out: {}", missing.join(", ")))?;
+    }
+    Ok(running)
 }
 
-/// Restores the stack to where it was. Returns how long it took, in seconds.
+/// Backs the servers up. Returns what each then held.
+async fn back_up_servers(
+    repo: &Repository,
+    running: &[Server],
+    ground: &Ground,
+    context: &Context,
+    stage: &mut Stage,
+) -> Result<Vec<String>, CliError> {
+    let mut held = Vec::new();
+    if running.is_empty() {
+        return Ok(held);
+    }
+    let began = stage.begin("The servers, while they run")?;
+    let mut lines = Vec::new();
+    for server in running {
+        lines.push(service::back_up(repo, server, ground, context).await?);
+        held.push(server.ask()?);
+    }
+    stage.done(began)?;
+    lines.iter().try_for_each(|line| stage.detail(line))?;
+    Ok(held)
+}
+
+/// Everything is gone. Returns the servers anew, empty, as somebody would install them.
+async fn disaster(
+    stack: &Path,
+    running: Vec<Server>,
+    ground: &Ground,
+    stage: &mut Stage,
+) -> Result<Vec<Server>, CliError> {
+    let began = stage.begin("Disaster")?;
+    std::fs::remove_dir_all(stack).map_err(Failure::from)?;
+    let names: Vec<&str> = running.iter().map(|server| server.kind.name()).collect();
+    let gone = match names.is_empty() {
+        true => String::new(),
+        false => format!("{} and all their data are gone", names.join(" and ")),
+    };
+    let ground = ground.clone();
+    let fresh = blocking(move || {
+        let fresh: Vec<Server> =
+            running.iter().map(|server| server.again(&ground)).collect::<Result<_, _>>()?;
+        running.into_iter().try_for_each(Server::destroy)?;
+        Ok(fresh)
+    })
+    .await?;
+    stage.done(began)?;
+    stage.detail(&format!("rm -rf {}: the stack is gone", stack.display()))?;
+    if !gone.is_empty() {
+        stage.detail(&format!("{gone}; new, empty ones were started"))?;
+    }
+    Ok(fresh)
+}
+
+/// Restores the stack to where it was, and the servers' data. Returns how long it took, in seconds, and what the
+/// restores proved.
 async fn recover(
     repo: &Repository,
     stack: &Path,
+    running: &[Server],
+    ground: &Ground,
     context: &Context,
     stage: &mut Stage,
-) -> Result<f64, CliError> {
+) -> Result<(f64, Vec<String>), CliError> {
     let began = stage.begin("Recovery")?;
     let clock = Instant::now();
     let mut meant = std::ffi::OsString::from("latest:");
@@ -227,6 +327,10 @@ async fn recover(
     let options = RestoreOptions { target: stack.to_owned(), ..RestoreOptions::default() };
     let outcome =
         restore::restore(repo, &selected, &options, None, Arc::new(NoProgress), &context.cancel).await?;
+    let mut proven = Vec::new();
+    for server in running {
+        proven.extend(service::restore(repo, server, ground, context).await?);
+    }
     let seconds = clock.elapsed().as_secs_f64();
     stage.done(began)?;
     let problems = [&outcome.damaged, &outcome.failed, &outcome.attributes];
@@ -234,7 +338,33 @@ async fn recover(
         return Err(Failure::Wrong(problem.message.clone()).into());
     }
     stage.detail(&format!("lifeboat restore latest:{0} --target {0}", stack.display()))?;
-    Ok(seconds)
+    for server in running {
+        let address = crate::app::services::shown(&server.address());
+        let short = address.split('?').next().unwrap_or_default();
+        stage.detail(&format!("lifeboat restore {}@latest --to {short}", service::job(server.kind)))?;
+    }
+    Ok((seconds, proven))
+}
+
+/// Asks the servers by their own means; then says what the restores themselves proved.
+fn prove_servers(
+    running: &[Server],
+    held: &[String],
+    proven: &[String],
+    stage: &mut Stage,
+) -> Result<(), CliError> {
+    for (server, before) in running.iter().zip(held) {
+        let found = server.ask()?;
+        let name = server.kind.name();
+        if found != *before {
+            return Err(Failure::Wrong(format!("{name} held {before:?} and holds {found:?}")).into());
+        }
+        let number = found.split(' ').next().unwrap_or_default();
+        let things = if server.kind == Kind::Postgres { "rows" } else { "keys" };
+        stage
+            .check(&format!("{name} asked by its own client: the same {number} {things}, value by value"))?;
+    }
+    proven.iter().try_for_each(|line| stage.check(line))
 }
 
 fn prove(stack: &Path, before: &Fingerprint, orders: (u64, u64), stage: &mut Stage) -> Result<(), CliError> {

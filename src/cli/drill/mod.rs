@@ -5,7 +5,7 @@ mod bare;
 mod copies;
 mod faults;
 mod rehearse;
-mod show;
+pub mod show;
 mod stack;
 mod table;
 mod text;

@@ -340,6 +340,9 @@ fn doctor_leaves_nothing_behind_and_ends_as_its_worst_finding() {
 fn the_demo_recovers_everything_and_cleans_up() {
     let machine = Machine::new();
     machine.file("tmp/.keep", "");
+    // Servers that run as somebody else than root have to get there.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(machine.path("tmp").parent().unwrap(), mode).unwrap();
     let tmp = machine.path("tmp").display().to_string();
     // The user's own settings must not matter.
     let variables = [("TMPDIR", tmp.as_str()), ("LIFEBOAT_REPOSITORY", "/nonexistent")];
@@ -349,8 +352,17 @@ fn the_demo_recovers_everything_and_cleans_up() {
     assert_eq!((&answer["identical"], &answer["orders"]), (&json!(true), &json!(20_250)));
     let added = |name: &str| answer[name].as_u64().unwrap();
     assert!(added("second_added_bytes") * 4 < added("first_added_bytes"), "{answer}");
+    let servers = answer["servers"].as_array().unwrap();
+    assert!(servers[0].as_str().unwrap().starts_with("PostgreSQL "), "{answer}");
+    assert_eq!((servers.len(), &answer["drill"]), (2, &json!("PASSED")), "{answer}");
     let left = || std::fs::read_dir(machine.path("tmp")).unwrap().count();
     assert_eq!(left(), 1);
+
+    // Without their programs the servers stay away, and nothing else does.
+    let path = format!("{}", machine.path("bin").display());
+    let bare = [("TMPDIR", tmp.as_str()), ("PATH", path.as_str())];
+    let said = machine.run_with(&bare, &["demo", "--json"]);
+    assert_eq!((said.code, left()), (0, 1), "{}", said.stderr);
 
     let said = machine.run_with(&variables, &["demo", "--keep"]);
     assert_eq!((said.code, left()), (0, 2));
