@@ -114,6 +114,11 @@ impl Spec {
                 "faults are injected by a drill of their own, not by one that begins elsewhere".into(),
             );
         }
+        if self.lent.is_some() && !(self.faults.is_empty() && self.from.is_here()) {
+            let why = "a server that is lent takes one restore: faults, and recoveries that begin elsewhere, want a sandbox of \
+                       their own";
+            return refused(why.into());
+        }
         if let Some(rto) = self.rto {
             if rto.is_zero() {
                 return refused("an RTO of nothing cannot be met".into());

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Failure;
-use crate::drill::sandbox::{Ground, Sandbox, SandboxKind, provision};
+use crate::drill::sandbox::{DockerGround, Ground, Sandbox, SandboxKind, provision};
 use crate::source::postgres::{Address, server_tools};
 
 /// PostgreSQL's versions that are looked for, the newest first.
@@ -224,5 +224,7 @@ pub fn ground(scratch: &Path, context: &super::Context) -> Ground {
         withheld: crate::config::SECRET_VARIABLES,
         cancel: context.cancel.clone(),
         variables: Vec::new(),
+        docker: DockerGround::default(),
+        lent: None,
     }
 }

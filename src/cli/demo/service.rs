@@ -15,6 +15,7 @@ use crate::cli::drill::show;
 use crate::config::ServiceSettings;
 use crate::drill::check::CheckSpec;
 use crate::drill::sandbox::Ground;
+use crate::drill::spec::From;
 use crate::drill::{Spec, Stage as DrillStage};
 use crate::engine::backup::{self, CaptureRequest};
 use crate::engine::read::select::SnapshotPath;
@@ -117,11 +118,16 @@ pub async fn drill(
         name: "demo".into(),
         snapshot,
         sandbox: None,
+        lent: None,
+        secrets: Vec::new(),
         rto: Some(RTO),
         rpo: Some(RPO),
         detect: Duration::ZERO,
         decide: Duration::ZERO,
+        steps: Vec::new(),
         checks,
+        faults: Vec::new(),
+        from: From::Here,
     };
     let surroundings = around(repo, ground, context);
     let drill_stage = DrillStage {
@@ -132,6 +138,7 @@ pub async fn drill(
         machine: drills::machine(&context.settings),
         began: Instant::now(),
         keep: None,
+        witness: None,
         progress: Arc::new(NoProgress),
         cancel: &context.cancel,
     };
