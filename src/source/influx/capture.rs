@@ -104,7 +104,7 @@ impl Capture for InfluxCapture {
     fn next_part(&mut self) -> Result<Option<Part>, SourceError> {
         let first = !std::mem::replace(&mut self.is_begun, true);
         let path = format!("influxdb/{}.tar", encode(&self.address.database, " "));
-        Ok(first.then(|| Part { path, mode: PART_MODE, mtime: self.now }))
+        Ok(first.then_some(Part { path, mode: PART_MODE, mtime: self.now }))
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
