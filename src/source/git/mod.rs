@@ -1,7 +1,7 @@
 //! Git repositories: one, or every one below a folder, each as a bundle of all its refs.
 //!
-//! [`look`] finds repositories and what is known of each → [`capture`] checks them with `git fsck` and streams their
-//! bundles, whose refs and objects [`bundle`] reads as they pass → [`target`] makes them anew, has git check them
+//! `look` finds repositories and what is known of each → `capture` checks them with `git fsck` and streams their
+//! bundles, whose refs and objects `bundle` reads as they pass → `target` makes them anew, has git check them
 //! again and compares.
 //!
 //! Invariant: nothing that a repository says (hooks, filters, helpers, remotes) is run or reached.

@@ -1,7 +1,7 @@
 //! Kubernetes' objects as manifests, Argo CD's and all other custom ones included, through `kubectl`.
 //!
-//! [`objects`] says what of an object is somebody's intention and what the server's bookkeeping; [`capture`] asks for
-//! everything at once and keeps the former; [`target`] applies it in an order in which it can stand, and compares.
+//! `objects` says what of an object is somebody's intention and what the server's bookkeeping; `capture` asks for
+//! everything at once and keeps the former; `target` applies it in an order in which it can stand, and compares.
 
 pub mod capture;
 mod objects;

@@ -19,7 +19,7 @@ const LIMIT_BYTES: usize = 14 << 20;
 /// The key in a snapshot's facts.
 pub const KEY: &str = "postgres";
 
-/// Everything, under [`KEY`].
+/// Everything, under `KEY`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
