@@ -16,10 +16,10 @@ pub struct Spec {
     /// `None`: what suits the snapshot.
     pub sandbox: Option<SandboxKind>,
     /// Address of a server that is lent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lent: Option<String>,
     /// Variables of containers that keep their values although they look like secrets.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
     /// Recovery time tolerated, from the loss to ready.
     pub rto: Option<Duration>,

@@ -76,7 +76,9 @@ pub fn feasible(interval: Duration, takes: Duration, rpo: Duration) -> (Feasible
         _ if worst > rpo.mul_f64(0.8) => Feasible::AtRisk,
         _ => Feasible::Met,
     };
-    (verdict, rpo.checked_sub(takes).filter(|interval| !interval.is_zero()))
+    // In whole minutes, as schedules are written, and never rounded up to what would not do.
+    let minutes = |interval: Duration| Duration::from_secs(interval.as_secs() / 60 * 60);
+    (verdict, rpo.checked_sub(takes).map(minutes).filter(|interval| !interval.is_zero()))
 }
 
 /// Times of several runs.

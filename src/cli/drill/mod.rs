@@ -5,6 +5,7 @@ mod bare;
 mod copies;
 mod faults;
 mod rehearse;
+mod sandbox;
 pub mod show;
 mod stack;
 mod table;

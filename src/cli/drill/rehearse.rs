@@ -1,17 +1,16 @@
 //! `drill run`: one rehearsal, its evidence told, written where it was asked for, and kept.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::backup::service::{refuse_password, surroundings, surroundings_at};
+use super::super::backup::service::surroundings;
 use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
 use super::bare::Bare;
 use super::faults::{self, FaultArgs};
+use super::sandbox::{lend, sandbox_of};
 use super::show::text;
 use super::{copies, exit};
-use crate::app::services::is_service;
 use crate::app::{self, drills};
 use crate::config::{file, parse_duration};
 use crate::drill::check::{CheckSpec, HttpCheck};
@@ -19,13 +18,12 @@ use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::fault::{Rescue, Witness, inject};
 use crate::drill::history;
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
-use crate::drill::sandbox::remote::Lent;
-use crate::drill::sandbox::{DockerGround, Ground, SandboxKind, sweep};
+use crate::drill::sandbox::{DockerGround, Ground, sweep};
 use crate::drill::spec::{From, Step};
 use crate::drill::{Spec, Stage};
 use crate::engine::backup::BackupOptions;
+use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
-use crate::repo::{Repository, to_timestamp};
 use crate::seal::block::Compression;
 
 const UNPLACED: &str = "this run is not kept (--json-file writes it); `lifeboat verify --read-data` says what is \
@@ -170,27 +168,6 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     };
     spec.validate().map_err(|error| CliError::from(error).within(&what))?;
     Ok(spec)
-}
-
-/// A kind of sandbox, or the address of a server that is lent.
-fn sandbox_of(what: &str, text: Option<&str>) -> Result<(Option<SandboxKind>, Option<String>), CliError> {
-    let Some(text) = text else { return Ok((None, None)) };
-    if !is_service(text) {
-        return Ok((Some(sandbox_kind(what, text)?), None));
-    }
-    refuse_password(text)?;
-    // The snapshot decides of what kind it must be.
-    Ok((None, Some(text.to_owned())))
-}
-
-/// A kind of sandbox by its name.
-pub fn sandbox_kind(what: &str, kind: &str) -> Result<SandboxKind, CliError> {
-    let known = SandboxKind::ALL.into_iter().find(|known| known.name() == kind);
-    known.ok_or_else(|| {
-        let all: Vec<&str> = SandboxKind::ALL.into_iter().map(SandboxKind::name).collect();
-        CliError::usage(format!("{what}: there is no sandbox {kind:?}"))
-            .hint(format!("there are {}, or the address of a server that is lent", all.join(", ")))
-    })
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
@@ -368,18 +345,6 @@ pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, Cl
     drop(stage);
     drop(display);
     Ok(Ran { evidence, repo: Some(repo) })
-}
-
-/// The server that is lent to the drill, held against everything that the configuration file backs up.
-async fn lend(spec: &Spec, context: &Context) -> Result<Option<Arc<dyn Lent>>, CliError> {
-    let Some(address) = spec.lent.clone() else { return Ok(None) };
-    let jobs = if context.has_file() { context.file()?.file.job } else { Default::default() };
-    let sources: Vec<String> = jobs.values().flat_map(|job| job.source.all()).map(str::to_owned).collect();
-    let around = surroundings_at(context, to_timestamp(jiff::Timestamp::now()));
-    let lent = tokio::task::spawn_blocking(move || app::lent::lend(&address, &sources, &around)).await;
-    let lent =
-        lent.map_err(|_| CliError::new(Exit::Failed, "looking at the sandbox panicked: this is a bug"))?;
-    Ok(Some(lent.map_err(|error| CliError::from(error).within("sandbox"))?))
 }
 
 /// What sandboxes are made on, once what earlier drills left there is swept.

@@ -62,7 +62,13 @@ async fn prove(kit: &Kit, address: &str, password: &Unlock, context: &Context) -
     let location = app::location(&settings)?.clone();
     let bare = crate::config::Settings { kit: None, ..settings };
     let store = app::open_store(&bare, &location)?;
-    let proving = async { Ok(engine::kit::prove(kit, store, password, app::world()).await?) };
+    let proving = async {
+        let proof = engine::kit::prove(kit, store, password, app::world()).await?;
+        match proof.is_of_nothing() {
+            None => Ok(proof),
+            Some(why) => Err(CliError::new(Exit::Damage, format!("{}: {why}", proof.location))),
+        }
+    };
     context.until_cancelled(proving).await.map_err(|error| match &bare.password.value {
         PasswordSource::Ask => error,
         _ if error.exit == Exit::WrongKey => error.hint(format!(

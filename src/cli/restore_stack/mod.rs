@@ -239,8 +239,8 @@ async fn gather<'s>(
     let from: BTreeSet<String> = args.stack.from.iter().cloned().collect();
     let wanted =
         if from.is_empty() { needs.keys().cloned().collect() } else { order::dependents(&needs, &from) };
-    let live: BTreeSet<String> =
-        found.file.job.values().flat_map(|job| job.source.all()).map(str::to_owned).collect();
+    let live: BTreeSet<&str> =
+        found.file.job.values().flat_map(|job| job.source.all()).map(server_of).collect();
     let (mut parts, mut without) = (Vec::new(), Vec::new());
     for (component, depth) in order::sorted(&needs) {
         if !wanted.contains(&component) {
@@ -260,13 +260,22 @@ async fn gather<'s>(
         let selected =
             context.until_cancelled(async { Ok(path.select_from(repo, list, &all).await?) }).await?;
         let is_live = match &to {
-            To::Service(address) => live.contains(address),
+            To::Service(address) => live.contains(server_of(address)),
             To::Folder(folder) => folder.parent().is_none(),
         };
         parts.push(Part { name: component, depth, repo, selected, to, is_live });
     }
     let needs = needs.into_iter().filter(|(name, _)| parts.iter().any(|part| part.name == *name)).collect();
     Ok(Stack { name: name.to_owned(), at, parts, without, needs })
+}
+
+/// The host of a service's address, or the whole of one that names none: by whatever user, port or database it is
+/// written, what is there is production's.
+fn server_of(address: &str) -> &str {
+    let Some((_, rest)) = address.split_once("://") else { return address };
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.rsplit_once(':').map_or(host, |(host, _)| host)
 }
 
 fn show(stack: &Stack<'_>, theres: &[There], dry_run: bool, context: &Context) -> Result<(), CliError> {

@@ -36,11 +36,22 @@ fn clear(table: &mut Table) {
         let is_secret = name == "command" || SECRET.iter().any(|secret| name.contains(secret));
         match value {
             // The password itself, as nobody is meant to write it.
-            Value::String(text) if is_secret || name == "password" => *text = LEFT_OUT.into(),
+            Value::String(text) if is_secret || is_password(&name) => *text = LEFT_OUT.into(),
+            // Of a runbook, which may ask for secrets; and SQL or commands, which may hold some.
+            Value::Table(set) if name == "set" => {
+                set.iter_mut().for_each(|(_, value)| *value = Value::String(LEFT_OUT.into()));
+            }
+            Value::Array(steps) if name == "steps" => {
+                steps.iter_mut().for_each(|step| *step = Value::String(LEFT_OUT.into()));
+            }
             _ if is_secret => *value = Value::String(LEFT_OUT.into()),
             value => within(value),
         }
     }
+}
+
+fn is_password(name: &str) -> bool {
+    (name.contains("password") || name.contains("passwd")) && !name.ends_with("-file")
 }
 
 fn within(value: &mut Value) {

@@ -287,7 +287,14 @@ impl Tries<'_> {
         let repo = tokio::select! {
             opened = opening => match opened {
                 Ok(repo) => repo,
-                Err(error) => return Ended::Closed(one_line(&chain(&error))),
+                Err(error) => {
+                    let why = one_line(&chain(&error));
+                    // Storage that fails by itself shows nothing about the fault.
+                    let is_shown = error.is_damage()
+                        || matches!(error, crate::repo::RepoError::WrongKey { .. })
+                        || why.contains("injected:");
+                    return if is_shown { Ended::Closed(why) } else { Ended::NotRun(why) };
+                }
             },
             () = cancelled(stage.cancel) => return Ended::Interrupted,
         };

@@ -16,7 +16,7 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3
 .verdict{display:inline-block;border:2px solid;border-radius:.4rem;padding:.1rem .6rem;font-weight:700;margin:.6rem 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.35rem .6rem .35rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th{font-weight:600;color:var(--soft);white-space:nowrap}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+th{font-weight:600;color:var(--soft);min-width:6rem}td{min-width:4.5rem}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--ink)}
 ";
 

@@ -123,7 +123,7 @@ fn opens_with(kit: &Kit) -> String {
         let what = if slot.info.memory_kib > 0 { "password" } else { "key file" };
         match slot.info.label.as_str() {
             "" => format!("the owner’s {what}"),
-            label => format!("the owner’s {what} “{label}”"),
+            label => format!("the owner’s {what}; its key slot is called “{label}”"),
         }
     };
     kit.slots().iter().map(of).collect::<Vec<_>>().join(", or ")

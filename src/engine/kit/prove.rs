@@ -37,6 +37,22 @@ pub struct Proof {
     /// `JOB ID` and the second its data is true for; `None` when there is no snapshot yet.
     pub newest: Option<(String, String)>,
     pub keys: Keys,
+    /// Snapshots whose manifest cannot be opened.
+    pub damaged: usize,
+}
+
+impl Proof {
+    /// Why this storage gives nothing back although the kit opens it: nothing is there, or nothing that can be read.
+    pub fn is_of_nothing(&self) -> Option<String> {
+        match &self.keys {
+            _ if self.snapshots > 0 => None,
+            Keys::Lost { what } => Some(format!(
+                "there is no snapshot, and {what} is gone: is this the right place, and mounted?"
+            )),
+            _ if self.damaged > 0 => Some(format!("none of its {} snapshots can be read", self.damaged)),
+            _ => None,
+        }
+    }
 }
 
 /// Opens the repository at `store` by the kit's keys alone and reads a little of its newest snapshot.
@@ -71,7 +87,7 @@ pub async fn prove(
         shown = Some((name, from_timestamp(second).to_string()));
     }
     let keys = compare(kit, store.as_ref()).await?;
-    Ok(Proof { location, snapshots, newest: shown, keys })
+    Ok(Proof { location, snapshots, newest: shown, keys, damaged: list.damaged.len() })
 }
 
 async fn compare(kit: &Kit, store: &dyn Store) -> Result<Keys, EngineError> {

@@ -191,11 +191,18 @@ impl TerraformTarget {
         Err(TerraformError::Refused(format!("{why}\nhint: {hint}")))
     }
 
+    fn unlocked(&mut self) -> Result<(), TerraformError> {
+        let Some(who) = self.place.lock()? else { return Ok(()) };
+        let why = format!("{} is locked ({who})\nhint: wait for that run, or end it", self.place.shown());
+        Err(TerraformError::Refused(why))
+    }
+
     fn end(&mut self) -> Result<Returned, TerraformError> {
         self.cancel.check()?;
         let fresh = self.fresh.take().ok_or_else(|| TerraformError::Failed("nothing came".into()))?;
         let shown = self.place.shown();
-        // Looked at again: a run may have ended meanwhile.
+        // Looked at again: a run may have begun or ended meanwhile.
+        self.unlocked()?;
         let old = self.place.read()?;
         if let Some(old) = &old {
             self.may_replace(old)?;
@@ -237,10 +244,7 @@ impl Target for TerraformTarget {
             expected.cloned().ok_or_else(|| refused("the snapshot is not of a Terraform state"))?;
         let place = parts.iter().position(|part| part.path == PART);
         let place = place.ok_or_else(|| refused("the snapshot holds no state at that path"))?;
-        if let Some(who) = self.place.lock()? {
-            let why = format!("{} is locked ({who})\nhint: wait for that run, or end it", self.place.shown());
-            return Err(SourceError::Refused(why));
-        }
+        self.unlocked()?;
         if let Some(there) = self.place.read()? {
             self.may_replace(&there)?;
         }

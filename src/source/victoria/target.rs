@@ -177,7 +177,8 @@ impl Target for VictoriaTarget {
         match got.values == expected.values {
             true => proven.push("their values are the same, digit for digit".into()),
             false => warnings.push(
-                "some values differ in their last digits: the server keeps neighbours with one exponent"
+                "some values differ, by how much was not measured: a server keeps neighbours with one exponent, and rounds \
+                 their last digits"
                     .into(),
             ),
         }

@@ -223,7 +223,10 @@ impl MariaTarget {
         reach.query("make the database that keeps the old tables", None, &sql)?;
         let mut exchange = Exchange { name, work, kept, old, new, old_held, step: 2 };
         if let Err(error) = self.exchange(place, &mut exchange) {
-            return Err(self.undo(exchange, error));
+            let (error, is_back) = self.undo(exchange, error);
+            // What lies beside holds the only note of how to put the old database right: the next restore reads it.
+            self.plans[place].is_made &= is_back;
+            return Err(error);
         }
         let Exchange { name, work, kept, old_held, .. } = exchange;
         let reach = self.reach()?;
@@ -285,9 +288,9 @@ impl MariaTarget {
     }
 
     /// Puts everything back as it was; the error that made it necessary, or that and why it could not be done.
-    fn undo(&self, exchange: Exchange, error: SourceError) -> SourceError {
+    fn undo(&self, exchange: Exchange, error: SourceError) -> (SourceError, bool) {
         let Exchange { name, work, kept, old, new, old_held, step } = exchange;
-        let Ok(reach) = self.reach() else { return error };
+        let Ok(reach) = self.reach() else { return (error, false) };
         let put_back = || -> Result<(), SourceError> {
             let free = Cancel::new();
             // The server may have done it even where no answer came.
@@ -334,15 +337,15 @@ impl MariaTarget {
             }
             Ok(())
         };
-        let Err(other) = put_back() else { return error };
+        let Err(other) = put_back() else { return (error, true) };
         let first = |error: &SourceError| error.to_string().lines().next().unwrap_or_default().to_owned();
-        MariaError::Other(format!(
+        let error = MariaError::Other(format!(
             "database {name:?} is not as it was: its exchange broke off ({}), and could not be undone ({})\nhint: its old \
              tables are in {kept:?} or in their place; put the server right, then run the restore again",
             first(&error),
             first(&other)
-        ))
-        .into()
+        ));
+        (error.into(), false)
     }
 
     /// A database beside exists already, ours, of a restore that was killed. Puts the old database right as far as
