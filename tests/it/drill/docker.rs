@@ -86,8 +86,8 @@ fn a_project_is_brought_up_beside_the_real_one_and_gone_afterwards() {
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     for expected in [
         "internal networks, no published ports",
-        "✓ service worker: runs",
-        "✓ service web: runs",
+        "✓ service worker runs",
+        "✓ service web    runs",
         "volume drill-up-",
         "not tested: web: without /host, which is /etc/hostname of the host (bind)",
         "secrets replaced by made-up ones: DB_PASSWORD",
@@ -147,11 +147,11 @@ fn a_service_that_does_not_come_up_fails_the_drill_with_its_own_words() {
     let said = machine.run(&["drill", "run", "--check-command", "true"]);
     assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
     assert!(
-        said.stdout.contains("✗ service app: ended with exit status 3; it said: no licence"),
+        said.stdout.contains("✗ service app    ended with exit status 3; it said: no licence"),
         "{}",
         said.stdout
     );
-    assert!(said.stdout.contains("✗ service web: not started: it needs app"), "{}", said.stdout);
+    assert!(said.stdout.contains("✗ service web    not started: it needs app"), "{}", said.stdout);
     assert_eq!(left(engine), "");
     drop(containers);
 
