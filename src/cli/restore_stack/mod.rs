@@ -239,7 +239,7 @@ async fn gather<'s>(
     let from: BTreeSet<String> = args.stack.from.iter().cloned().collect();
     let wanted =
         if from.is_empty() { needs.keys().cloned().collect() } else { order::dependents(&needs, &from) };
-    let live: BTreeSet<&str> =
+    let live: BTreeSet<String> =
         found.file.job.values().flat_map(|job| job.source.all()).map(server_of).collect();
     let (mut parts, mut without) = (Vec::new(), Vec::new());
     for (component, depth) in order::sorted(&needs) {
@@ -260,7 +260,7 @@ async fn gather<'s>(
         let selected =
             context.until_cancelled(async { Ok(path.select_from(repo, list, &all).await?) }).await?;
         let is_live = match &to {
-            To::Service(address) => live.contains(server_of(address)),
+            To::Service(address) => live.contains(&server_of(address)),
             To::Folder(folder) => folder.parent().is_none(),
         };
         parts.push(Part { name: component, depth, repo, selected, to, is_live });
@@ -269,13 +269,19 @@ async fn gather<'s>(
     Ok(Stack { name: name.to_owned(), at, parts, without, needs })
 }
 
-/// The host of a service's address, or the whole of one that names none: by whatever user, port or database it is
+/// The server of a service's address, or the whole of one that names none: by whatever user or database it is
 /// written, what is there is production's.
-fn server_of(address: &str) -> &str {
-    let Some((_, rest)) = address.split_once("://") else { return address };
+fn server_of(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let authority = rest.split(['/', '?']).next().unwrap_or(rest);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    host.rsplit_once(':').map_or(host, |(host, _)| host)
+    let port = match scheme {
+        "postgres" | "postgresql" => "5432",
+        "redis" | "rediss" => "6379",
+        "mariadb" | "mysql" => "3306",
+        _ => "",
+    };
+    if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 fn show(stack: &Stack<'_>, theres: &[There], dry_run: bool, context: &Context) -> Result<(), CliError> {

