@@ -79,8 +79,8 @@ impl Victoria {
 /// Everything in the server at a port.
 pub fn content(port: u16) -> String {
     request(port, "GET", "/internal/force_flush", "");
-    // Not as CSV: this version's export mixes the points of series that it sends at once.
-    let all = request(port, "POST", "/api/v1/export", "match[]={__name__!=\"\"}&start=0");
+    // Not as CSV, and series after series: this version mixes the points of series that it sends at once.
+    let all = request(port, "POST", "/api/v1/export", "match[]={__name__!=\"\"}&start=0&reduce_mem_usage=1");
     let mut lines = Vec::new();
     for series in all.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
         let (times, values) =
