@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::text::table;
+use super::text::{shown, table};
 use super::{CliError, Context, Exit};
-use crate::config::file::{Component, File, time};
-use crate::drill::history;
+use crate::config::file::{Component, Duty, File, Repository, time};
+use crate::drill::recovery::{self, Recovery};
 use crate::drill::report::span;
-use crate::drill::{Evidence, Verdict};
+use crate::drill::{Evidence, history};
 use crate::policy::objective::{self, Feasible, Point};
 use crate::policy::schedule::Schedule;
 use crate::repo::from_timestamp;
@@ -41,14 +41,32 @@ struct Row {
     /// The longest interval that would do.
     interval_that_would_do_seconds: Option<f64>,
     rto_seconds: Option<f64>,
+    /// Until it was ready, without what people take.
     recovery_seconds: Option<f64>,
+    /// `measured`, or `projected`: its own part was measured alone, and that of what it waits for was added.
+    recovery: &'static str,
+    /// Declared, not measured: what people take.
+    declared_seconds: Option<f64>,
+    measured_by: Option<String>,
     rto: &'static str,
 }
 
-/// What the repository of a component's job knows.
+/// What a repository knows.
 struct Known {
     list: SnapshotList,
     drills: Vec<Evidence>,
+}
+
+/// What is said below the table, each once.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Notes {
+    fn push(&mut self, note: String) {
+        if !self.0.contains(&note) {
+            self.0.push(note);
+        }
+    }
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
@@ -60,49 +78,124 @@ pub async fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         let hint = "objectives stand under [stack.NAME]: db = { rto = \"1h\", rpo = \"6h\" }";
         return Err(CliError::usage(format!("{} defines no such stack", found.path.display())).hint(hint));
     }
-    let mut known: BTreeMap<String, Known> = BTreeMap::new();
-    let (mut rows, mut notes) = (Vec::new(), Vec::new());
+    let mut notes = Notes::default();
+    let known = know_all(file, &stacks, &mut notes, context).await?;
+    let drills: Vec<Evidence> = known.values().flat_map(|known| known.drills.iter().cloned()).collect();
+    let mut rows = Vec::new();
     for (stack, components) in stacks {
-        let mut times: BTreeMap<String, Duration> = BTreeMap::new();
+        let measured = measured(stack, components, file, &drills);
+        let ready = ready(components, &measured);
         for (name, component) in components {
-            let row = row(stack, name, component, file, &mut known, context, &mut notes).await?;
-            if let Some(recovery) = row.recovery_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok()) {
-                times.insert(name.clone(), recovery);
+            let mut row = row(stack, name, component, file, &known, context, &mut notes)?;
+            if let Some(found) = measured.get(name) {
+                let projected = ready.get(name).filter(|_| !found.is_of_stack && !component.needs.is_empty());
+                row.recovery_seconds = Some(projected.copied().unwrap_or(found.ready_seconds));
+                row.recovery = if projected.is_some() { "projected" } else { "measured" };
+                row.declared_seconds = Some(found.declared_seconds).filter(|declared| *declared > 0.0);
+                row.measured_by = Some(found.by.clone());
             }
+            row.rto = judge_rto(&row, file, &mut notes);
             rows.push(row);
         }
-        notes.extend(critical(stack, components, &times));
+        notes.0.extend(back(stack, components, &drills, &measured));
     }
     let missed =
         rows.iter().any(|row| ["impossible", "missed"].iter().any(|bad| row.rpo == *bad || row.rto == *bad));
     if context.json {
-        context.json(&serde_json::json!({ "components": rows, "notes": notes }))?;
+        context.json(&serde_json::json!({ "components": rows, "notes": notes.0 }))?;
     } else {
-        show(&rows, &notes, context)?;
+        show(&rows, &notes.0, context)?;
     }
     Ok(if missed { Exit::ObjectiveMissed } else { Exit::Ok })
 }
 
-async fn know(file: &File, job: &str, context: &Context) -> Result<Option<(String, Known)>, CliError> {
-    let Some(job) = file.job.get(job) else { return Ok(None) };
-    let (name, repository) = file.repository_of(job).map_err(CliError::usage)?;
-    let of_job = context.with(context.settings_of(repository)?);
-    let repo = of_job.open().await?;
-    of_job.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
-    let list = of_job.until_cancelled(async { Ok(repo.snapshots().await?) }).await?;
-    let kept = history::newest(&repo, None, DRILLS, &context.cancel).await?;
-    let drills = kept.into_iter().map(|kept| kept.signed.evidence).collect();
-    Ok(Some((name.to_owned(), Known { list, drills })))
+/// Looks into every repository that the stacks' jobs are in, and those that the file's drills are kept in.
+async fn know_all(
+    file: &File,
+    stacks: &[(&String, &BTreeMap<String, Component>)],
+    notes: &mut Notes,
+    context: &Context,
+) -> Result<BTreeMap<String, Known>, CliError> {
+    let mut known = BTreeMap::new();
+    for job in stacks.iter().flat_map(|(_, all)| all.keys()).filter_map(|name| file.job.get(name)) {
+        let (name, repository) = file.repository_of(job).map_err(CliError::usage)?;
+        if !known.contains_key(name) {
+            known.insert(name.to_owned(), know(repository, context).await?);
+        }
+    }
+    for drill in file.drill.values() {
+        let (name, repository) = file.repository_of_drill(drill).map_err(CliError::usage)?;
+        if known.contains_key(name) {
+            continue;
+        }
+        match know(repository, context).await {
+            Ok(found) => drop(known.insert(name.to_owned(), found)),
+            Err(error) if error.exit == Exit::Interrupted => return Err(error),
+            // Only evidence is looked for there: what it would say is missing, and nothing else.
+            Err(error) => {
+                let why = error.causes.join(": ");
+                notes.push(format!("the drills kept in repository {name} are not known: {why}"));
+            }
+        }
+    }
+    Ok(known)
 }
 
-async fn row(
+async fn know(repository: &Repository, context: &Context) -> Result<Known, CliError> {
+    let there = context.with(context.settings_of(repository)?);
+    let repo = there.open().await?;
+    there.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
+    let list = there.until_cancelled(async { Ok(repo.snapshots().await?) }).await?;
+    let kept = history::newest(&repo, None, DRILLS, &context.cancel).await?;
+    let drills = kept.into_iter().map(|kept| kept.signed.evidence).collect();
+    Ok(Known { list, drills })
+}
+
+/// What drills measured of a stack's components.
+fn measured(
+    stack: &str,
+    components: &BTreeMap<String, Component>,
+    file: &File,
+    drills: &[Evidence],
+) -> BTreeMap<String, Recovery> {
+    let of = |(name, component): (&String, &Component)| {
+        let job = file.job.contains_key(name).then_some(name.as_str());
+        let found = recovery::of_component(drills, stack, name, job, !component.needs.is_empty())?;
+        Some((name.clone(), found))
+    };
+    components.iter().filter_map(of).collect()
+}
+
+/// When each component whose chain was measured would be ready, in seconds, each part taking what it took.
+fn ready(
+    components: &BTreeMap<String, Component>,
+    measured: &BTreeMap<String, Recovery>,
+) -> BTreeMap<String, f64> {
+    let Some((ready, _)) = chain(components, measured) else { return BTreeMap::new() };
+    ready.into_iter().map(|(name, at)| (name, at.as_secs_f64())).collect()
+}
+
+/// Every component's way, and the longest of all; what was not measured counts as nothing.
+fn chain(
+    components: &BTreeMap<String, Component>,
+    measured: &BTreeMap<String, Recovery>,
+) -> Option<(BTreeMap<String, Duration>, Vec<String>)> {
+    let part = |(name, component): (&String, &Component)| {
+        let needs = component.needs.iter().filter(|need| components.contains_key(*need)).cloned().collect();
+        let own = measured.get(name).and_then(|found| Duration::try_from_secs_f64(found.own_seconds).ok());
+        (name.clone(), objective::Component { takes: own.unwrap_or_default(), needs })
+    };
+    objective::critical_path(&components.iter().map(part).collect()).ok()
+}
+
+fn row(
     stack: &str,
     name: &str,
     component: &Component,
     file: &File,
-    known: &mut BTreeMap<String, Known>,
+    known: &BTreeMap<String, Known>,
     context: &Context,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Row, CliError> {
     let wanted = |key, text: &Option<String>| time(name, key, text.as_ref()).map_err(CliError::usage);
     let (rpo, rto) = (wanted("rpo", &component.rpo)?, wanted("rto", &component.rto)?);
@@ -114,55 +207,59 @@ async fn row(
         rto_seconds: rto.map(seconds),
         rpo: "–",
         rto: "–",
+        recovery: "–",
         ..Row::default()
     };
-    let Some(job) = file.job.get(name) else {
-        if rpo.is_some() || rto.is_some() {
-            notes.push(format!("{name}: no job of this name, so nothing of it is measured"));
-            row.rpo = if rpo.is_some() { "not measured" } else { "–" };
-            row.rto = if rto.is_some() { "not measured" } else { "–" };
-        }
-        return Ok(row);
-    };
+    let Some(job) = file.job.get(name) else { return Ok(row) };
     let (repository, _) = file.repository_of(job).map_err(CliError::usage)?;
-    if !known.contains_key(repository)
-        && let Some((repository, found)) = know(file, name, context).await?
-    {
-        known.insert(repository, found);
-    }
     let Some(found) = known.get(repository) else { return Ok(row) };
     let now = jiff::Timestamp::now();
-    let points = points(&found.list, name, &context.settings.hostname);
-    let exposure = objective::exposure(&points, now, now);
-    row.exposure_seconds = exposure.map(|exposure| seconds(exposure.current));
-    let took = |point: &Point| Duration::try_from(point.available.duration_since(point.consistent)).ok();
-    let takes = points.iter().rev().take(RUNS).filter_map(took).max();
+    let mut takes = None;
+    // Of several machines with such a job the worst: each one's data is its own.
+    for host in hosts(file, context) {
+        let points = points(&found.list, name, &host);
+        let exposure = objective::exposure(&points, now, now).map(|exposure| seconds(exposure.current));
+        row.exposure_seconds = match (row.exposure_seconds, exposure) {
+            (Some(one), Some(other)) => Some(one.max(other)),
+            (one, other) => one.or(other),
+        };
+        let took = |point: &Point| Duration::try_from(point.available.duration_since(point.consistent)).ok();
+        takes = takes.max(points.iter().rev().take(RUNS).filter_map(took).max());
+    }
     if let Some(rpo) = rpo {
         row.rpo = judge_rpo(file, name, rpo, takes, now, &mut row, notes)?;
     }
-    // A drill that failed proves no recovery time.
-    let proves = |drill: &&Evidence| matches!(drill.verdict, Verdict::Met | Verdict::ObjectiveMissed);
-    let of_job = |drill: &&Evidence| drill.snapshot.as_ref().is_some_and(|row| row.job == name);
-    let last = found
-        .drills
-        .iter()
-        .rev()
-        .filter(of_job)
-        .find(|drill| proves(drill) && drill.measured.recovery_seconds.is_some());
-    row.recovery_seconds = last.and_then(|drill| drill.measured.end_to_end_seconds);
-    if let Some(rto) = rto {
-        row.rto = match row.recovery_seconds {
-            None => {
-                notes.push(format!(
-                    "{name}: recovery was never measured: lifeboat drill run --snapshot {name}@latest"
-                ));
-                "not measured"
-            }
-            Some(recovery) if recovery > seconds(rto) => "missed",
-            Some(_) => "met",
-        };
-    }
     Ok(row)
+}
+
+/// The machines whose snapshots count: those of the file that back up, else this one.
+fn hosts(file: &File, context: &Context) -> Vec<String> {
+    let backs_up = |name: &&String| file.not_its_duty(name, Duty::Backup).is_none();
+    let named: Vec<String> = file.machine.keys().filter(backs_up).cloned().collect();
+    if named.is_empty() { vec![context.settings.hostname.clone()] } else { named }
+}
+
+fn judge_rto(row: &Row, file: &File, notes: &mut Notes) -> &'static str {
+    let Some(rto) = row.rto_seconds else { return "–" };
+    let name = &row.component;
+    let Some(recovery) = row.recovery_seconds else {
+        let of_stack = file.drill.iter().find(|(_, drill)| drill.stack.as_ref() == Some(&row.stack));
+        notes.push(match (file.job.contains_key(name), of_stack) {
+            (true, None) => format!(
+                "{name}: recovery was never measured: lifeboat drill run --snapshot {name}@latest"
+            ),
+            (_, Some((drill, _))) => {
+                format!("{name}: recovery was never measured: lifeboat drill run {drill}")
+            }
+            (false, None) => format!(
+                "{name}: it has no job, so only a drill of the stack measures it: [drill.NAME] stack = \"{0}\", and \
+                 component.{name}.checks",
+                row.stack
+            ),
+        });
+        return "not measured";
+    };
+    if recovery + row.declared_seconds.unwrap_or_default() > rto { "missed" } else { "met" }
 }
 
 fn points(list: &SnapshotList, job: &str, host: &str) -> Vec<Point> {
@@ -181,7 +278,7 @@ fn judge_rpo(
     takes: Option<Duration>,
     now: jiff::Timestamp,
     row: &mut Row,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<&'static str, CliError> {
     let Some(schedule) = file.job.get(name).and_then(|job| job.schedule.as_ref()) else {
         notes.push(format!("{name}: it has an RPO and no schedule"));
@@ -216,33 +313,46 @@ fn judge_rpo(
     })
 }
 
-/// The chain that decides when a stack is back, where every part of it was measured.
-fn critical(
+/// When the whole stack is back: as a drill of it measured, else projected from what was measured of its parts.
+fn back(
     stack: &str,
     components: &BTreeMap<String, Component>,
-    times: &BTreeMap<String, Duration>,
+    drills: &[Evidence],
+    measured: &BTreeMap<String, Recovery>,
 ) -> Option<String> {
-    let part = |(name, component): (&String, &Component)| {
-        let needs = component.needs.iter().filter(|need| components.contains_key(*need)).cloned().collect();
-        let takes = times.get(name).copied().unwrap_or_default();
-        (name.clone(), objective::Component { takes, needs })
-    };
-    let (ready, path) = objective::critical_path(&components.iter().map(part).collect()).ok()?;
-    let last = path.last().and_then(|name| ready.get(name)).filter(|at| !at.is_zero())?;
-    let unmeasured: Vec<&str> =
-        components.keys().filter(|name| !times.contains_key(*name)).map(String::as_str).collect();
-    let without = match unmeasured.as_slice() {
+    let without = |names: Vec<&str>, why: &str| match names.as_slice() {
         [] => String::new(),
-        names => format!(", without {} (not measured)", names.join(", ")),
+        names => format!(", without {} ({why})", names.join(", ")),
     };
-    Some(format!("{stack}: back after {} by {}{without}", span(last.as_secs_f64()), path.join(" → ")))
+    let missing = |known: &dyn Fn(&String) -> bool| -> Vec<&str> {
+        components.keys().filter(|name| !known(name)).map(String::as_str).collect()
+    };
+    if let Some(whole) = recovery::of_whole(drills, stack) {
+        let left = without(missing(&|name| whole.components.contains(name)), "not rehearsed");
+        let declared = match whole.declared_seconds {
+            0.0 => String::new(),
+            declared => format!(" + {} declared for people", span(declared)),
+        };
+        let (time, path) = (span(whole.recovery_seconds), whole.critical_path.join(" → "));
+        return Some(format!(
+            "{stack}: back after {time}{declared} by {path}, measured by {}{left}",
+            whole.by
+        ));
+    }
+    let (ready, path) = chain(components, measured)?;
+    let last = path.last().and_then(|name| ready.get(name)).filter(|at| !at.is_zero())?;
+    let left = without(missing(&|name| measured.contains_key(name)), "not measured");
+    let (time, path) = (span(last.as_secs_f64()), path.join(" → "));
+    Some(format!("{stack}: back after {time} by {path}, projected from drills of its parts{left}"))
 }
 
 fn show(rows: &[Row], notes: &[String], context: &Context) -> Result<(), CliError> {
-    let head = ["COMPONENT", "EXPOSURE", "WORST LOSS", "RPO", "", "RECOVERY", "RTO", ""];
+    let head =
+        ["COMPONENT", "EXPOSURE", "WORST LOSS", "RPO", "", "RECOVERY", "DECLARED", "RTO", "", "MEASURED BY"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     let time = |seconds: Option<f64>| seconds.map_or("–".into(), span);
     for row in rows {
+        let projected = if row.recovery == "projected" { ", projected" } else { "" };
         lines.push(vec![
             format!("{}.{}", row.stack, row.component),
             time(row.exposure_seconds),
@@ -250,12 +360,14 @@ fn show(rows: &[Row], notes: &[String], context: &Context) -> Result<(), CliErro
             time(row.rpo_seconds),
             row.rpo.into(),
             time(row.recovery_seconds),
+            row.declared_seconds.map_or("–".into(), |declared| format!("+ {}", span(declared))),
             time(row.rto_seconds),
             row.rto.into(),
+            row.measured_by.as_ref().map_or("–".into(), |by| shown(by.as_bytes()) + projected),
         ]);
     }
     let mut out = context.out();
-    out.line(table(&lines, &[1, 2, 3, 5, 6]))?;
+    out.line(table(&lines, &[1, 2, 3, 5, 6, 7]))?;
     for note in notes {
         out.line(format_args!("! {note}"))?;
     }

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod exposure;
 pub mod fault;
 pub mod history;
+pub mod recovery;
 pub mod report;
 mod run;
 pub mod runbook;

@@ -75,6 +75,11 @@ fn objectives_are_held_against_the_schedule_and_what_drills_measured() {
     assert!(said.stdout.contains("runs up to 6h00 apart cannot keep an RPO of 6h00"), "{}", said.stdout);
     assert!(said.stdout.contains("or less would do"), "{}", said.stdout);
     assert!(said.stdout.contains("data: recovery was never measured"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("app: it has no job, so only a drill of the stack measures it"),
+        "{}",
+        said.stdout
+    );
     let said = run(&["drill", "run", "--all"]);
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("Drill weekly #1"), "{}", said.stdout);

@@ -209,6 +209,19 @@ fn a_stack_is_rehearsed_component_by_component_and_its_recovery_time_is_that_of_
     assert_eq!(shop.run(&["drill", "attest", "e.json", "--pubkey", key]).code, 0);
     let said = shop.run(&["drill", "show", "whole#1"]);
     assert!(said.stdout.contains("Critical path: "), "{}{}", said.stdout, said.stderr);
+    // Objectives are held against it: the application's too, which has no job and waits for the others.
+    let plan = shop.run(&["plan"]);
+    assert_eq!(plan.code, 0, "{}{}", plan.stdout, plan.stderr);
+    assert!(plan.stdout.contains("app, measured by whole#1"), "{}", plan.stdout);
+    assert!(!plan.stdout.contains("never measured"), "{}", plan.stdout);
+    let plan = shop.run(&["--json", "plan"]).json();
+    let app = plan["components"].as_array().unwrap().iter().find(|row| row["component"] == "app").unwrap();
+    assert_eq!(app["recovery_seconds"], of("app")["ready_seconds"], "{plan}");
+    assert_eq!(
+        (&app["rto"], &app["recovery"], &app["declared_seconds"], &app["measured_by"]),
+        (&"met".into(), &"measured".into(), &120.0.into(), &"whole#1".into()),
+        "{plan}"
+    );
     // The sources were only read.
     assert_eq!((shop.orders("app.db"), shop.cache.ask(&["DBSIZE"]).as_str()), (2, "1"));
 }

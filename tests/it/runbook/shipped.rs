@@ -48,6 +48,17 @@ fn server_deleted() {
     // The evidence is kept as a drill's.
     let said = machine.run(&["drill", "list"]);
     assert!(said.stdout.contains("server-deleted#1"), "{}", said.stdout);
+    // Where objectives are held against it, 35 minutes of people's work are not told as measured.
+    let text = format!(
+        "[repository.main]\nurl = {:?}\n[job.shop]\nsource = \"/x\"\n[stack.s]\nshop = {{ rto = \"30m\" }}\n",
+        machine.path("repository")
+    );
+    let file = machine.file("lifeboat.toml", text);
+    let said = machine.run_with(&[("LIFEBOAT_CONFIG", file.to_str().unwrap())], &["--json", "plan"]);
+    assert_eq!(said.code, 22, "{}{}", said.stdout, said.stderr);
+    let row = said.json()["components"][0].clone();
+    assert_eq!((&row["rto"], &row["declared_seconds"]), (&"missed".into(), &2100.0.into()), "{row}");
+    assert_eq!(row["recovery_seconds"], evidence["measured"]["recovery_seconds"]);
     let said = machine.run(&["runbook", "list", book("server-deleted").to_str().unwrap()]);
     assert!(said.stdout.contains("passed"), "{}", said.stdout);
 }
