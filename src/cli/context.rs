@@ -19,21 +19,29 @@ use crate::store::Location;
 /// How often a waiting verb looks whether it was interrupted.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// What the configuration file says of the repository that verbs use which name none. A file that was not asked for
-/// and is of no use here is no failure: most verbs can do without.
+/// What the configuration file says of the repository that verbs use which name none; `None`: nothing.
+///
+/// # Errors
+/// Why it does not say: told by the verbs that need a repository, each once.
 fn of_file(overrides: &Overrides, environment: &Environment) -> Result<Option<Settings>, CliError> {
     let found = match file::load(overrides.config.as_deref(), environment) {
         Err(FileError::None { .. }) => return Ok(None),
-        Err(error) if overrides.config.is_some() => return Err(error.into()),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "warning: {error}");
-            return Ok(None);
-        }
-        Ok(found) => found,
+        found => found?,
     };
-    match found.file.default_repository() {
-        Ok((_, repository)) => Ok(Some(Settings::of_repository(overrides, environment, repository)?)),
-        Err(_) => Ok(None),
+    let names: Vec<&str> = found.file.repository.keys().map(String::as_str).collect();
+    match (found.file.default_repository(), names.as_slice()) {
+        (Ok((name, repository)), _) => {
+            let settings = Settings::of_repository(overrides, environment, repository);
+            let within = format!("{}: repository {name}", found.path.display());
+            Ok(Some(settings.map_err(|error| CliError::from(error).within(&within))?))
+        }
+        (Err(_), []) => Ok(None),
+        (Err(_), names) => {
+            let why = format!("no repository was named, and {} has several", found.path.display());
+            let hint =
+                format!("write -r PATH|URL, or there [defaults] repository = one of {}", names.join(", "));
+            Err(CliError::usage(why).hint(hint))
+        }
     }
 }
 
@@ -50,14 +58,20 @@ pub struct Context {
     /// Some verbs show more.
     pub verbose: u8,
     overrides: Overrides,
+    /// Why the configuration file does not name the repository.
+    unnamed: Option<CliError>,
 }
 
 impl Context {
     pub(super) fn new(globals: &Globals) -> Result<Self, CliError> {
         let (overrides, environment) = (globals.overrides(), Environment::of_process());
         let mut settings = Settings::resolve(&overrides, &environment)?;
+        let mut unnamed = None;
         if settings.repository.is_none() {
-            settings = of_file(&overrides, &environment)?.unwrap_or(settings);
+            match of_file(&overrides, &environment) {
+                Ok(found) => settings = found.unwrap_or(settings),
+                Err(error) => unnamed = Some(error),
+            }
         }
         app::start_logging(&settings.log, false, std::io::stderr)?;
         Ok(Self {
@@ -68,6 +82,7 @@ impl Context {
             yes: globals.yes,
             verbose: globals.verbose,
             overrides,
+            unnamed,
         })
     }
 
@@ -91,6 +106,7 @@ impl Context {
             yes: self.yes,
             verbose: self.verbose,
             overrides: self.overrides.clone(),
+            unnamed: None,
         }
     }
 
@@ -150,7 +166,10 @@ impl Context {
 
     /// Where the repository is said to be.
     pub fn location(&self) -> Result<&Location, CliError> {
-        Ok(app::location(&self.settings)?)
+        match (&self.settings.repository, &self.unnamed) {
+            (None, Some(why)) => Err(why.clone()),
+            _ => Ok(app::location(&self.settings)?),
+        }
     }
 
     /// The password or key: from the settings, else asked for on the terminal.

@@ -16,7 +16,7 @@ use crate::source::capture::SourceError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Why a verb failed, ready to be told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CliError {
     pub exit: Exit,
     /// The error and its causes, outermost first, none repeated.
@@ -87,7 +87,9 @@ impl CliError {
     }
 
     fn text(&self, verb: &str) -> String {
-        let mut text = format!("error: {verb}: {}", self.causes.join(": "));
+        // Several drills or jobs in one run are told by their names, which some errors begin with.
+        let causes = self.causes.strip_prefix(&[verb.to_owned()]).unwrap_or(&self.causes);
+        let mut text = format!("error: {verb}: {}", causes.join(": "));
         if let Some(hint) = &self.hint {
             text.push_str("\nhint: ");
             text.push_str(hint);
@@ -243,9 +245,17 @@ impl From<ConfigError> for CliError {
     }
 }
 
+fn error_is_no_snapshot(error: &EngineError) -> bool {
+    matches!(error, EngineError::Repo(RepoError::NoSnapshot(_)))
+}
+
 impl From<DrillError> for CliError {
     fn from(error: DrillError) -> Self {
         match error {
+            // Nothing was started, so nothing failed.
+            DrillError::Engine(cause) if error_is_no_snapshot(&cause) => {
+                Self { exit: Exit::Usage, ..Self::from(cause) }
+            }
             DrillError::Engine(error) => error.into(),
             DrillError::Spec(_) => Self::from_chain(Exit::Usage, &error),
             DrillError::Local { .. } | DrillError::Evidence(_) | DrillError::Chain { .. } => {

@@ -128,8 +128,12 @@ impl Settings {
         let mut overrides = overrides.clone();
         let own = repository.options.iter().map(|(key, value)| (key.clone(), value.clone()));
         overrides.storage = own.chain(std::mem::take(&mut overrides.storage)).collect();
+        let is_named = overrides.repository.is_some();
         overrides.repository.get_or_insert_with(|| repository.url.clone());
         let mut settings = Self::resolve(&overrides, environment)?;
+        if let Some(found) = settings.repository.as_mut().filter(|_| !is_named) {
+            found.origin = file::ORIGIN;
+        }
         if matches!(settings.password.value, PasswordSource::Ask) {
             settings.take_password(environment, repository)?;
         }

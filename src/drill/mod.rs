@@ -23,6 +23,9 @@ pub use evidence::{Evidence, Verdict};
 pub use run::{Stage, run};
 pub use spec::Spec;
 
+use crate::engine::EngineError;
+use crate::repo::RepoError;
+
 /// Why a drill cannot begin. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
@@ -30,7 +33,7 @@ pub enum DrillError {
     #[error("{0}")]
     Spec(String),
     #[error(transparent)]
-    Engine(#[from] crate::engine::EngineError),
+    Engine(#[from] EngineError),
     #[error("cannot {operation}: {cause}")]
     Local { operation: &'static str, cause: std::io::Error },
     #[error("evidence {0}")]
@@ -38,4 +41,18 @@ pub enum DrillError {
     /// A new record would have to name this one.
     #[error("run #{number} of the drill cannot be read back ({cause}), so no run can follow it")]
     Chain { number: u64, cause: String },
+}
+
+impl DrillError {
+    /// Whether what was asked for makes no sense, as against something that went wrong.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Spec(_) | Self::Engine(EngineError::Refused(_)) => true,
+            Self::Engine(EngineError::Repo(error)) => matches!(
+                error,
+                RepoError::NoSnapshot(_) | RepoError::AmbiguousSnapshot { .. } | RepoError::Refused(_)
+            ),
+            _ => false,
+        }
+    }
 }

@@ -16,8 +16,8 @@ use crate::engine::read::select::{Selected, SnapshotPath};
 use crate::engine::restore::service::{to_service, waiting};
 use crate::engine::restore::{RestoreOptions, restore};
 use crate::format::manifest::Summary;
-use crate::repo::snapshots::Filter;
-use crate::repo::{Repository, from_timestamp};
+use crate::repo::snapshots::{Filter, SnapshotList};
+use crate::repo::{RepoError, Repository, from_timestamp};
 use crate::source::capture::SourceError;
 use crate::source::target::Target;
 
@@ -98,7 +98,7 @@ pub(super) fn seconds(time: Duration) -> f64 {
 /// Runs a drill. Whatever happens, the evidence says it.
 ///
 /// # Errors
-/// The specification makes no sense; then nothing was started.
+/// The specification makes no sense, or does not fit the snapshot, or there is none; then nothing was started.
 pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError> {
     spec.validate()?;
     let objective = |limit: Option<Duration>| limit.map(seconds);
@@ -130,7 +130,13 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
         faults: Vec::new(),
     };
     let mut points = None;
-    match attempt(spec, stage, &mut evidence, &mut points).await {
+    let ended = match locate(spec, stage).await {
+        Ok(located) => attempt(spec, stage, located, &mut evidence, &mut points).await,
+        Err(error) if error.is_refusal() => return Err(error),
+        Err(DrillError::Engine(error)) => Err(error.into()),
+        Err(error) => Err(could_not(error.to_string())),
+    };
+    match ended {
         Ok(()) => evidence.judge(),
         Err(Stop { verdict, reason }) => (evidence.verdict, evidence.reason) = (verdict, Some(reason)),
     }
@@ -140,17 +146,44 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
     Ok(evidence)
 }
 
+/// What is to be restored, and where to.
+struct Located {
+    list: SnapshotList,
+    selected: Selected,
+    kind: SandboxKind,
+}
+
+/// Finds the snapshot, and holds the specification against it: what cannot be asked of it is refused here.
+async fn locate(spec: &Spec, stage: &Stage<'_>) -> Result<Located, DrillError> {
+    let mut list = stage.repo.snapshots().await.map_err(EngineError::from)?;
+    let path = SnapshotPath::parse(spec.snapshot.as_ref())?;
+    let selected = path.select_from(stage.repo, &list, &Filter::default()).await;
+    let selected = match selected {
+        // It may be one of those: then the data is lost, and nobody mistyped.
+        Err(EngineError::Repo(RepoError::NoSnapshot(_))) if !list.damaged.is_empty() => {
+            let (_, error) = list.damaged.swap_remove(0);
+            return Err(EngineError::Repo(error).into());
+        }
+        selected => selected?,
+    };
+    let summary = &selected.snapshot.summary;
+    let kind = spec.sandbox.unwrap_or_else(|| SandboxKind::for_source(&summary.source));
+    kind.takes(&summary.source).map_err(DrillError::Spec)?;
+    proves_something(spec, summary)?;
+    spec.checks.iter().try_for_each(|check| check.fits(kind)).map_err(DrillError::Spec)?;
+    Ok(Located { list, selected, kind })
+}
+
 async fn attempt(
     spec: &Spec,
     stage: &Stage<'_>,
+    located: Located,
     evidence: &mut Evidence,
     points: &mut Option<Points>,
 ) -> Result<(), Stop> {
     let mut watch = Watch { began: stage.began, phase: stage.began };
     let repo = stage.repo;
-    let list = repo.snapshots().await.map_err(EngineError::from)?;
-    let path = SnapshotPath::parse(spec.snapshot.as_ref())?;
-    let selected = path.select_from(repo, &list, &Filter::default()).await?;
+    let Located { list, selected, kind } = located;
     let summary = &selected.snapshot.summary;
     evidence.snapshot = Some(row(&selected));
     points
@@ -160,9 +193,6 @@ async fn attempt(
         let missing = format!("{} paths that the backup itself could not read", summary.statistics.problems);
         evidence.not_tested.push(missing);
     }
-    let kind = spec.sandbox.unwrap_or_else(|| SandboxKind::for_source(&summary.source));
-    proves_something(spec, summary)?;
-    spec.checks.iter().try_for_each(|check| check.fits(kind)).map_err(could_not)?;
     watch.end("locate", &mut evidence.phases);
 
     let mut ground = stage.ground.clone();
@@ -257,7 +287,7 @@ fn row(selected: &Selected) -> SnapshotRow {
 }
 
 /// Bytes that come back as they were stored prove little about a stream nobody here can read.
-fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), Stop> {
+fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), DrillError> {
     let is_folder = spec.sandbox.is_none_or(|kind| kind == SandboxKind::Directory);
     let what = match summary.source.as_str() {
         source @ ("stdin" | "command") => format!("the output of a {source}"),
@@ -268,7 +298,7 @@ fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), Stop> {
     if !spec.checks.is_empty() {
         return Ok(());
     }
-    Err(could_not(format!(
+    Err(DrillError::Spec(format!(
         "the snapshot is {what}: that its bytes come back proves no recovery\nhint: add a check that uses it, such as \
          --check-command"
     )))

@@ -29,9 +29,10 @@ const SKEW: Duration = Duration::from_secs(60);
 /// What is set, and where it was set.
 pub fn settings(context: &Context, found: &mut Vec<Check>) {
     let settings = &context.settings;
-    found.push(match &settings.repository {
-        Some(Found { value, origin }) => Check::ok("repository", format!("{value}, from {origin}")),
-        None => Check::failed("repository", app::AppError::NoRepositoryNamed.into()),
+    found.push(match (&settings.repository, context.location()) {
+        (Some(Found { value, origin }), _) => Check::ok("repository", format!("{value}, from {origin}")),
+        (None, Err(error)) => Check::failed("repository", error),
+        (None, Ok(_)) => Check::failed("repository", app::AppError::NoRepositoryNamed.into()),
     });
     let origin = settings.password.origin;
     found.push(match &settings.password.value {

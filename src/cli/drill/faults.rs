@@ -16,7 +16,7 @@ use crate::seal::slot::Unlock;
 #[derive(Clone, Debug, clap::Args)]
 pub struct FaultArgs {
     /// Inject a fault into a restore of its own after the drill, such as missing-pack or half-gone=fails_closed (may be
-    /// repeated); the repository is only read
+    /// repeated), besides those that the configuration file has for NAME; the repository is only read
     #[arg(long = "fault", value_name = "KIND[=EXPECT]")]
     pub faults: Vec<FaultSpec>,
     /// A replica to turn to when the repository is lost (may be repeated); those of the configuration file are known
@@ -31,11 +31,13 @@ pub struct FaultArgs {
 }
 
 impl FaultArgs {
-    /// What the flags and the configuration file make together of a drill of the file.
+    /// What the flags and the configuration file make together of a drill of the file: its faults and those of the
+    /// flags are injected.
     pub fn for_drill(&self, drill: &file::Drill, spec: Spec) -> (Self, Spec) {
         let from = if self.from_kit.is_some() { From::Kit } else { spec.from.clone() };
         let from_kit = self.from_kit.clone().or_else(|| drill.kit.clone());
-        (Self { from_kit, ..self.clone() }, Spec { from, ..spec })
+        let faults = [spec.faults.as_slice(), &self.faults].concat();
+        (Self { from_kit, ..self.clone() }, Spec { from, faults, ..spec })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod show;
 mod stack;
 mod table;
 mod text;
+mod write;
 
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;

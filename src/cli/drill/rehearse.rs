@@ -10,8 +10,10 @@ use super::bare::Bare;
 use super::faults::{self, FaultArgs};
 use super::sandbox::{lend, sandbox_of};
 use super::show::text;
+use super::write::{append, pretty, write};
 use super::{copies, exit};
 use crate::app::{self, drills};
+use crate::config::file::ConfigFile;
 use crate::config::{file, parse_duration};
 use crate::drill::check::{CheckSpec, HttpCheck};
 use crate::drill::evidence::{Evidence, SignedEvidence};
@@ -103,13 +105,35 @@ impl Args {
         self.json_file.is_some() || self.junit.is_some() || self.html.is_some()
     }
 
-    /// Whether anything of the specification stands on the command line.
-    fn changes_spec(&self) -> bool {
-        let asked = [self.check.len(), self.check_sql.len(), self.check_command.len(), self.check_http.len()];
-        let checks = asked.iter().sum::<usize>() + self.step.len() > 0;
-        let times = !self.detect.is_zero() || !self.decide.is_zero();
-        let faults = !self.faults.faults.is_empty();
-        checks || times || faults || self.rto.is_some() || self.rpo.is_some() || self.sandbox.is_some()
+    /// The flags that tell a drill otherwise than the configuration file does.
+    fn changes(&self) -> Vec<&'static str> {
+        let given = [
+            ("--sandbox", self.sandbox.is_some()),
+            ("--rto", self.rto.is_some()),
+            ("--rpo", self.rpo.is_some()),
+            ("--detect", !self.detect.is_zero()),
+            ("--decide", !self.decide.is_zero()),
+            ("--check", !self.check.is_empty()),
+            ("--check-sql", !self.check_sql.is_empty()),
+            ("--check-command", !self.check_command.is_empty()),
+            ("--check-http", !self.check_http.is_empty()),
+            ("--step", !self.step.is_empty()),
+        ];
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
+    }
+
+    /// A drill of the file is what the file says: flags that say otherwise would file another drill's runs under its
+    /// name.
+    fn refuse_changes(&self, drill: &str, found: &ConfigFile) -> Result<(), CliError> {
+        let changes = self.changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (path, changes) = (found.path.display(), changes.join(", "));
+        let why = format!("drill {drill} is told by {path}: {changes} would make it another one");
+        Err(CliError::usage(why).hint(format!(
+            "write it there under [drill.{drill}]; or tell all of it here, by another name and with --snapshot"
+        )))
     }
 
     fn spec(&self) -> Result<Spec, CliError> {
@@ -208,10 +232,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         }
         _ => {}
     }
-    if args.changes_spec() {
-        let why = "this drill is told by the configuration file: --rto, --rpo, --sandbox, --detect, --decide and checks \
-                   belong there";
-        return Err(CliError::usage(why).hint("give it another name, and --snapshot, to tell all of it here"));
+    if let Some((name, _)) = drills.first() {
+        args.refuse_changes(name, &found)?;
     }
     let mut exits = Vec::new();
     for (name, drill) in drills {
@@ -446,26 +468,6 @@ fn write_all(args: &Args, signed: &SignedEvidence, before: &[Evidence]) -> Resul
         write(path, &html(evidence, before))?;
     }
     Ok(())
-}
-
-pub fn pretty(signed: &SignedEvidence) -> Result<String, CliError> {
-    let text = serde_json::to_string_pretty(signed);
-    text.map(|text| text + "\n").map_err(|error| CliError::new(Exit::Failed, error.to_string()))
-}
-
-pub fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    let written = std::fs::write(path, text);
-    written.map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
-}
-
-/// A job's summary is added to by every step.
-fn append(path: &Path, text: &str) -> Result<(), CliError> {
-    use std::io::Write as _;
-    let mut file = std::fs::File::options().create(true).append(true).open(path);
-    let written = file.as_mut().map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
-    written
-        .and_then(|file| file.write_all(text.as_bytes()))
-        .map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
 }
 
 fn tell(signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::super::text::{shown, table};
 use super::super::{CliError, Context, Exit};
-use super::rehearse::{pretty, write};
 pub use super::text::text;
+use super::write::{pretty, write};
 use crate::config::parse_duration;
 use crate::drill::evidence::{Evidence, REGRESSION};
 use crate::drill::history::{self, Kept};

@@ -98,9 +98,11 @@ pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, FileError> {
     Ok(ConfigFile { path: path.to_owned(), file, machine: String::new() })
 }
 
-/// ``unknown field `scedule`, expected one of `schedule`, …`` → `schedule`.
+/// ``unknown field `scedule`, expected one of `schedule`, …`` → `schedule`; values of a closed list likewise.
 fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let known =
+        message.strip_prefix("unknown field ").or_else(|| message.strip_prefix("unknown variant "))?;
+    let mut quoted = known.split('`').skip(1).step_by(2);
     let given = quoted.next()?;
     let best = quoted.map(|name| (strsim::jaro_winkler(given, name), name));
     let (likeness, name) = best.max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -160,6 +162,17 @@ mod tests {
         assert!(said.starts_with("c.toml:5: unknown field `scedule`"), "{said}");
         assert!(said.ends_with("hint: did you mean schedule?"), "{said}");
         assert!(error("[repository.main]\nurl = 3\n").starts_with("c.toml:2: "));
+        let said = error("[repositry.main]\nurl = \"/r\"\n");
+        assert!(said.starts_with("c.toml:1: ") && said.ends_with("hint: did you mean repository?"), "{said}");
+        let said = error("[machine.a]\nduties = [\"bakup\"]\n");
+        assert!(said.starts_with("c.toml:2: ") && said.ends_with("hint: did you mean backup?"), "{said}");
+        let said = error("[repository.main]\nurl = \"/r\"\npassword = { fil = \"x\" }\n");
+        assert!(said.starts_with("c.toml:3: ") && said.ends_with("hint: did you mean file?"), "{said}");
+        let said = error("[repository.main]\nurl = \"/r\"\n[job.a]\nsource = 3\n");
+        assert!(
+            said.starts_with("c.toml:4: ") && said.contains("an address or path, or a list of paths"),
+            "{said}"
+        );
     }
 
     #[test]

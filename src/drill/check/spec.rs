@@ -198,14 +198,10 @@ impl CheckSpec {
         }
     }
 
-    /// Whether it can be asked in such a sandbox at all.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn fits(&self, kind: SandboxKind) -> Result<(), String> {
-        let fitting: &[SandboxKind] = match self {
-            Self::Command(_) | Self::Http(_) => return Ok(()),
-            Self::NotEmpty => return Ok(()),
+    /// The sandboxes that it can be asked in; `None`: any.
+    fn fitting(&self) -> Option<&'static [SandboxKind]> {
+        Some(match self {
+            Self::Command(_) | Self::Http(_) | Self::NotEmpty => return None,
             Self::Sql(_) => &[SandboxKind::Postgres, SandboxKind::Mariadb, SandboxKind::Sqlite],
             Self::Rows | Self::Freshness { .. } => &[SandboxKind::Postgres, SandboxKind::Sqlite],
             Self::Roles | Self::Sequences | Self::Extensions | Self::Locale | Self::Constraints => {
@@ -213,16 +209,34 @@ impl CheckSpec {
             }
             Self::Keys | Self::AppendOnly => &[SandboxKind::Redis],
             Self::Files | Self::Modes | Self::Owners | Self::Certificates { .. } => &[SandboxKind::Directory],
-        };
-        if fitting.contains(&kind) {
-            return Ok(());
-        }
+        })
+    }
+
+    /// Whether it can be asked in such a sandbox at all.
+    ///
+    /// # Errors
+    /// Why not, and what can be asked instead.
+    pub fn fits(&self, kind: SandboxKind) -> Result<(), String> {
+        let Some(fitting) = self.fitting().filter(|fitting| !fitting.contains(&kind)) else { return Ok(()) };
         let fitting: Vec<&str> = fitting.iter().map(|kind| kind.name()).collect();
+        let is_asked = |spec: &Self| spec.fitting().is_none_or(|fitting| fitting.contains(&kind));
+        let mut instead: Vec<&str> =
+            NAMED.iter().filter(|(_, spec)| is_asked(spec)).map(|(name, _)| *name).collect();
+        let column = Self::Freshness { of: String::new(), within: Duration::ZERO };
+        let others = [
+            ("certificates=14d", Self::Certificates { days_left: 0 }),
+            ("freshness=TABLE.COLUMN/1h", column),
+            ("a query", Self::Sql(String::new())),
+        ];
+        instead.extend(others.iter().filter(|(_, spec)| is_asked(spec)).map(|(name, _)| *name));
+        instead.push("a command");
         Err(format!(
-            "the check {:?} asks a sandbox of kind {}, and this snapshot is restored into one of kind {}",
+            "the check {:?} asks a sandbox of kind {}, and this snapshot is restored into one of kind {}\nhint: that can be \
+             asked for {}",
             self.title(),
             fitting.join(" or "),
-            kind.name()
+            kind.name(),
+            instead.join(", ")
         ))
     }
 }
@@ -269,6 +283,8 @@ mod tests {
     fn a_check_that_cannot_be_asked_says_where_it_could() {
         let said = CheckSpec::Rows.fits(SandboxKind::Directory).unwrap_err();
         assert!(said.contains("postgres or sqlite") && said.contains("directory"), "{said}");
+        let hint = "hint: that can be asked for files, modes, owners, certificates=14d, a command";
+        assert!(said.ends_with(hint), "{said}");
         for kind in SandboxKind::ALL {
             assert!(CheckSpec::usual(kind).iter().all(|spec| spec.fits(kind).is_ok()));
         }

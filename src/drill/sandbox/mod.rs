@@ -59,6 +59,28 @@ impl SandboxKind {
         }
     }
 
+    /// Whether a snapshot of this source can be restored into it at all.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn takes(self, source: &str) -> Result<(), String> {
+        let suits = Self::for_source(source);
+        let fits = match self {
+            Self::Directory => true,
+            Self::Docker => matches!(source, "docker-project" | "docker-volume"),
+            kind => kind == suits,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(format!(
+                "a snapshot of {source} is not restored into a sandbox of kind {}\nhint: leave --sandbox out for one that \
+                 suits it: {}",
+                self.name(),
+                suits.name()
+            )),
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Directory => "directory",

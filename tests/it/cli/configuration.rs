@@ -63,6 +63,54 @@ fn what_is_wrong_in_the_file_is_named_with_its_line() {
 }
 
 #[test]
+fn a_file_that_cannot_be_obeyed_is_told_once_by_whatever_needs_it() {
+    let machine = configured("[job.more]\nsource = \"/x\"\nscedule = \"0 2 * * *\"\n");
+    for arguments in [&["snapshots"][..], &["run", "data"], &["plan"], &["drill", "run"], &["backup", "data"]]
+    {
+        let said = machine.run_with(&FILE_ONLY, arguments);
+        assert_eq!(said.code, 2, "{arguments:?}: {}", said.stdout);
+        let told = said.stderr;
+        assert_eq!(told.matches("scedule").count(), 1, "{arguments:?}: {told}");
+        assert!(
+            told.starts_with(&format!("error: {}: ", arguments[0])) && told.contains("lifeboat.toml:10: "),
+            "{told}"
+        );
+        assert!(told.ends_with("\nhint: did you mean schedule?\n") && told.lines().count() == 2, "{told}");
+    }
+    let said = machine.run_with(&FILE_ONLY, &["doctor"]);
+    assert_eq!(said.code, 2, "{}", said.stdout);
+    assert!(
+        said.stdout.contains("FAILED   repository") && said.stdout.contains("`scedule`"),
+        "{}",
+        said.stdout
+    );
+    // What needs no file does without, and what names its repository, too.
+    assert_eq!(machine.run_with(&FILE_ONLY, &["version"]).code, 0);
+    assert_eq!(machine.run_with(&FILE_ONLY[..1], &["snapshots"]).code, 0);
+
+    // Two of them, and none is the default.
+    let machine = configured("repository = \"main\"\n[repository.other]\nurl = \"/other\"\n");
+    let said = machine.run_with(&FILE_ONLY, &["snapshots"]);
+    assert_eq!(said.code, 2, "{}", said.stdout);
+    assert!(said.stderr.contains("lifeboat.toml has several\nhint: "), "{}", said.stderr);
+    assert!(said.stderr.contains("[defaults] repository = one of main, other"), "{}", said.stderr);
+    // A secret that is not there costs no verb that needs none.
+    let machine = configured(
+        "repository = \"main\"\n[repository.other]\nurl = \"/other\"\n\
+                              password = { credential = \"x\" }\n[defaults]\nrepository = \"other\"\n",
+    );
+    let said = machine.run_with(&FILE_ONLY, &["snapshots"]);
+    assert_eq!(said.code, 2, "{}", said.stdout);
+    assert!(
+        said.stderr.contains("repository other: password: credential \"x\": systemd gives none"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(machine.run_with(&FILE_ONLY, &["version"]).code, 0);
+    assert_eq!(machine.run_with(&FILE_ONLY, &["run", "data"]).code, 0);
+}
+
+#[test]
 fn objectives_are_held_against_the_schedule_and_what_drills_measured() {
     let stack = "[stack.shop]\ndata = { rto = \"1h\", rpo = \"6h\" }\napp = { rto = \"2h\", needs = [\"data\"] }\n\
                  [drill.weekly]\nrestore = \"data@latest\"\nrto = \"1h\"\nrpo = \"12h\"\n\

@@ -228,6 +228,18 @@ fn faults_of_the_configuration_file_are_injected_with_the_replicas_it_names() {
     let found = outcomes(&said);
     assert_eq!(found["missing-pack"].0, "fails_closed");
     assert_eq!(found["primary-gone"].0, "recovers_from_replica");
+    // One more of the command line comes on top; another drill does not.
+    let said = machine.run(&["--json", "drill", "run", "loss", "--no-keep", "--fault", "missing-index"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert_eq!((outcomes(&said).len(), outcomes(&said)["missing-index"].0.as_str()), (3, "recovers"));
+    let said = machine.run(&["drill", "run", "loss", "--rto", "1h", "--check", "files"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stderr.contains("lifeboat.toml: --rto, --check would make it another one"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("hint: write it there under [drill.loss]"), "{}", said.stderr);
     for (text, expected) in bad {
         machine.file("lifeboat.toml", text);
         for arguments in [&["config", "check"][..], &["drill", "run", "loss"]] {

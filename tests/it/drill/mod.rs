@@ -156,15 +156,8 @@ fn what_is_wrong_is_caught_and_says_why() {
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains("cannot be met"), "{}", said.stderr);
 
-    // Not there, and nothing that proves anything.
-    let said = machine.run(&["drill", "run", "--snapshot", "nosuch@latest"]);
-    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
-    assert!(said.stdout.contains("COULD NOT RUN"), "{}", said.stdout);
     let dump = ["backup", "--stdin-filename", "d.sql", "--command", "--", "echo", "insert"];
     assert_eq!(machine.run(&dump).code, 0);
-    let said = machine.run(&["drill", "run", "--snapshot", "d.sql@latest"]);
-    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
-    assert!(said.stdout.contains("proves no recovery"), "{}", said.stdout);
     let check = [
         "drill",
         "run",
@@ -185,7 +178,54 @@ fn what_is_wrong_is_caught_and_says_why() {
     assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains("write no/such/folder.html"), "{}", said.stderr);
     let said = machine.run(&["--json", "drill", "list"]);
-    assert_eq!(said.json().as_array().map(Vec::len), Some(7), "{}", said.stdout);
+    assert_eq!(said.json().as_array().map(Vec::len), Some(5), "{}", said.stdout);
+}
+
+#[test]
+fn what_cannot_be_rehearsed_is_refused_before_anything_starts_and_is_no_run() {
+    let machine = with_files();
+    let dump = ["backup", "--stdin-filename", "d.sql", "--command", "--", "echo", "insert"];
+    assert_eq!(machine.run(&dump).code, 0);
+    let of = |snapshot| ["--snapshot", snapshot];
+    let list = machine.run(&["--json", "snapshots"]).json();
+    let files = list.as_array().unwrap().iter().find(|row| row["source"] == "files").unwrap();
+    let files = files["short_id"].as_str().unwrap().to_owned();
+    for (arguments, error, hint) in [
+        (&of("nosuch@latest")[..], "nosuch@latest", "`lifeboat snapshots` lists what there is"),
+        (&of("no such thing"), "no such thing", "`lifeboat snapshots` lists what there is"),
+        (&of("latest:etc"), "must be absolute", ""),
+        (&[], "several jobs", "write one of these instead: "),
+        (&of("d.sql@latest"), "proves no recovery", "add a check that uses it"),
+        (
+            &["--snapshot", &files, "--check-sql", "select 1"],
+            "asks a sandbox of kind postgres or mariadb or sqlite",
+            "that can be asked for files, modes, owners, certificates=14d, a command",
+        ),
+        (
+            &["--snapshot", &files, "--sandbox", "postgres"],
+            "a snapshot of files is not restored into a sandbox of kind postgres",
+            "leave --sandbox out for one that suits it: directory",
+        ),
+    ] {
+        let said = machine.run(&[&["drill", "run", "x", "--json-file", "e.json"], arguments].concat());
+        assert_eq!(said.code, 2, "{arguments:?}: {}{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains(error), "{error:?}: {}", said.stderr);
+        assert!(
+            said.stderr.contains(&format!("hint: {hint}")) || hint.is_empty(),
+            "{hint:?}: {}",
+            said.stderr
+        );
+        assert!(said.stdout.is_empty() && !machine.path("e.json").exists(), "{}", said.stdout);
+    }
+    assert_eq!(machine.run(&["--json", "drill", "list"]).json().as_array().map(Vec::len), Some(0));
+    // A snapshot that is there and cannot be read was not mistyped.
+    let folder = machine.path("repository").join("snapshots");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        crate::cli::damage(&entry.unwrap().path());
+    }
+    let said = machine.run(&["--json", "--no-cache", "drill", "run", "x", "--no-keep", "--snapshot", &files]);
+    assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
+    assert_eq!(evidence(&said)["verdict"], "data_wrong");
 }
 
 #[test]
