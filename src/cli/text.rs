@@ -6,9 +6,11 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 pub use crate::base::byte_size::count;
+use crate::config::parse_duration;
 use crate::format::entry::Timestamp;
 use crate::format::manifest::NAME_LIMIT;
 use crate::repo::from_timestamp;
+use crate::repo::snapshots::parse_time;
 
 /// `2026-11-22 00:43:58` in the system's zone.
 pub fn local_time(time: Timestamp) -> String {
@@ -30,6 +32,34 @@ pub fn span(time: Duration) -> String {
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
     }
+}
+
+/// A moment: a time of its own (`2026-11-20`, `2026-11-20T02:00`, `2026-11-20T02:00:00Z`), or how long ago (`36h`,
+/// `30d`).
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Some(time) = parse_time(text) {
+        return Ok(time);
+    }
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let ago = match days {
+        Some(days) => Some(Duration::from_secs(u64::from(days) * 86_400)),
+        None => parse_duration(text).ok(),
+    };
+    let then = ago.and_then(|ago| jiff::Timestamp::now().checked_sub(ago).ok());
+    then.ok_or_else(|| {
+        "write a time such as 2026-11-20 or 2026-11-20T02:00, or how long ago: 36h, 30d".to_owned()
+    })
+}
+
+/// `1 run`, `7 runs`, `1 repository`, `2 repositories`.
+pub fn plural(number: u64, one: &str) -> String {
+    let many = match one.strip_suffix('y') {
+        _ if number == 1 => one.to_owned(),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if one.ends_with(['s', 'x']) => format!("{one}es"),
+        _ => format!("{one}s"),
+    };
+    format!("{} {many}", count(number))
 }
 
 /// A name from storage or disk as one harmless line: what is not UTF-8, or could steer a terminal, is escaped.
@@ -94,6 +124,23 @@ mod tests {
     fn names_stay_on_one_line_and_cannot_steer() {
         assert_eq!(shown(b"a\nb\x1b[2J\xff\\"), "a\\nb\\u{1b}[2J\\xff\\\\");
         assert_eq!(shown("für".as_bytes()), "für");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let said = [(1, "repository"), (2, "repository"), (0, "run"), (1234, "key"), (2, "box")];
+        let said = said.map(|(number, one)| plural(number, one));
+        assert_eq!(said, ["1 repository", "2 repositories", "0 runs", "1 234 keys", "2 boxes"]);
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago() {
+        let at = |text: &str| moment(text).unwrap();
+        assert_eq!(at("2026-11-20T02:00:00Z").to_string(), "2026-11-20T02:00:00Z");
+        assert!(at("2026-11-20") <= at("2026-11-20T00:01"));
+        let ago = |text| (jiff::Timestamp::now().duration_since(at(text)).as_secs_f64() / 3600.0).round();
+        assert_eq!((ago("36h"), ago("30d")), (36.0, 720.0));
+        assert!(moment("yesterday").unwrap_err().contains("30d"));
     }
 
     #[test]

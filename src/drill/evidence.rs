@@ -13,11 +13,7 @@ use crate::format::id::{from_hex, to_hex};
 
 /// Names the format of the record.
 pub const FORMAT: &str = "lifeboat drill evidence 1";
-/// Smaller restores are compared by their time alone.
-const PACE_FROM_BYTES: u64 = 64 << 20;
 const CONTEXT: &[u8] = b"lifeboat drill evidence v1\0";
-/// A regression: this many times the median per byte of the runs before.
-pub const REGRESSION: f64 = 1.5;
 
 /// How a drill ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,8 +119,11 @@ pub struct Measured {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRow>,
     pub window_days: u32,
-    /// Seconds per GiB against the median of the runs before; above [`REGRESSION`] it is one.
+    /// Seconds per GiB against the median of runs like it, see [`super::trend`]; `None`: there were too few.
     pub trend: Option<f64>,
+    /// How many runs like it there were to compare with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend_runs: Option<u32>,
 }
 
 /// A stack that was rehearsed as a whole. Times in seconds since the beginning of the drill.
@@ -297,13 +296,6 @@ impl Evidence {
             .or_else(|| over("RPO", self.measured.exposure_seconds, self.objectives.rpo_seconds))
     }
 
-    /// Seconds per GiB restored, for comparing runs. A small restore is mostly fixed costs: it counts as one of
-    /// 64 MiB.
-    pub fn pace(&self) -> Option<f64> {
-        let gib = self.restored_bytes.max(PACE_FROM_BYTES) as f64 / (1u64 << 30) as f64;
-        self.measured.recovery_seconds.map(|seconds| seconds / gib)
-    }
-
     fn canonical(&self) -> Result<Vec<u8>, DrillError> {
         serde_json::to_vec(self).map_err(|error| DrillError::Evidence(format!("cannot be written: {error}")))
     }
@@ -418,6 +410,7 @@ pub(super) mod tests {
                 copies: Vec::new(),
                 window_days: 30,
                 trend: None,
+                trend_runs: None,
             },
             stack: None,
             verdict: Verdict::CouldNotRun,

@@ -5,10 +5,9 @@
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::DrillError;
 use super::evidence::{Evidence, SignedEvidence, Verdict};
+use super::{DrillError, trend};
 use crate::base::cancel::Cancel;
 use crate::base::progress::NoProgress;
 use crate::engine::backup::{BackupOptions, CaptureRequest, capture};
@@ -17,7 +16,6 @@ use crate::engine::read::select::SnapshotPath;
 use crate::format::entry::Timestamp;
 use crate::format::id::SnapshotId;
 use crate::format::manifest::DRILL_SOURCE;
-use crate::policy::objective;
 use crate::repo::Repository;
 use crate::repo::snapshots::Snapshot;
 use crate::source::capture::{Capture, Captured, PART_MODE, Part, SourceError};
@@ -144,18 +142,7 @@ pub fn place(evidence: &mut Evidence, before: &[Kept]) -> Result<(), DrillError>
         evidence.number = last.signed.evidence.number + 1;
         evidence.previous = Some(last.signed.hash()?);
     }
-    let paces: Vec<Duration> = before
-        .iter()
-        .rev()
-        .map(|kept| &kept.signed.evidence)
-        .filter(|before| before.measured.recovery_seconds.is_some())
-        .take(TREND_OF)
-        .filter_map(Evidence::pace)
-        .filter_map(|pace| Duration::try_from_secs_f64(pace).ok())
-        .collect();
-    let median = objective::median(&paces).map(|median| median.as_secs_f64()).filter(|median| *median > 0.0);
-    evidence.measured.trend =
-        median.zip(evidence.pace()).map(|(median, pace)| (pace / median * 100.0).round() / 100.0);
+    trend::compare(evidence, before.iter().map(|kept| &kept.signed.evidence), TREND_OF);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub mod runbook;
 pub mod sandbox;
 pub mod spec;
 pub mod stack;
+pub mod trend;
 mod validate;
 
 pub use evidence::{Evidence, Verdict};

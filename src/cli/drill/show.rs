@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::text::{shown, table};
+use super::super::text::{moment, plural, shown, table};
 use super::super::{CliError, Context, Exit};
 pub use super::text::text;
 use super::write::{pretty, write};
-use crate::config::parse_duration;
-use crate::drill::evidence::{Evidence, REGRESSION};
+use crate::drill::evidence::Evidence;
 use crate::drill::history::{self, Kept};
 use crate::drill::report::{html::html, span};
+use crate::drill::trend;
 use crate::policy::objective;
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
@@ -26,9 +26,9 @@ pub struct ReportArgs {
     /// One drill [default: all]
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Only runs of this long, such as 720h
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    since: Option<std::time::Duration>,
+    /// Only runs since this time, such as 2026-11-01 or 2026-11-20T02:00, or of so long: 36h, 30d
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<jiff::Timestamp>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,11 +83,11 @@ pub async fn list(_: ListArgs, context: &Context) -> Result<Exit, CliError> {
 pub async fn report(args: ReportArgs, context: &Context) -> Result<Exit, CliError> {
     let repo = open(context).await?;
     let kept = history::newest(&repo, args.name.as_deref(), RUNS, &context.cancel).await?;
-    let since = args.since.map(|since| (repo.world.clock.now() - since).to_string());
     let mut drills: BTreeMap<String, Vec<Evidence>> = BTreeMap::new();
     for Kept { signed, .. } in kept {
         let evidence = signed.evidence;
-        if since.as_ref().is_none_or(|since| evidence.started_at >= *since) {
+        let started = evidence.started_at.parse::<jiff::Timestamp>().ok();
+        if args.since.is_none_or(|since| started.is_none_or(|started| started >= since)) {
             drills.entry(evidence.name.clone()).or_default().push(evidence);
         }
     }
@@ -98,33 +98,37 @@ pub async fn report(args: ReportArgs, context: &Context) -> Result<Exit, CliErro
     let mut out = context.out();
     for (name, runs) in &drills {
         let passed = runs.iter().filter(|run| run.verdict.is_passed()).count();
-        out.line(format_args!("{}: {passed} of {} runs passed", shown(name.as_bytes()), runs.len()))?;
+        let all = plural(runs.len() as u64, "run");
+        out.line(format_args!("{}: {passed} of {all} passed", shown(name.as_bytes())))?;
         let seconds = |run: &Evidence| {
             let passed = run.measured.recovery_seconds.filter(|_| run.verdict.is_passed());
             passed.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
         };
-        let measured: Vec<_> = runs.iter().filter_map(seconds).collect();
+        // Times of other data say nothing about these.
+        let last = runs.last();
+        let like = runs.iter().filter(|run| last.is_some_and(|last| run.is_like(last)));
+        let measured: Vec<_> = like.filter_map(seconds).collect();
         if let Some(times) = objective::times(&measured) {
-            let text = match times.percentiles {
-                Some((p50, p95)) => format!(
-                    "p50 {}, p95 {}, max {} of {} runs",
-                    span(p50.as_secs_f64()),
-                    span(p95.as_secs_f64()),
-                    span(times.max.as_secs_f64()),
-                    times.runs
-                ),
-                None => format!("max {} of {} runs", span(times.max.as_secs_f64()), times.runs),
+            let of = match times.runs == passed {
+                true => plural(times.runs as u64, "run"),
+                false => format!("{} like the last", plural(times.runs as u64, "run")),
             };
-            out.line(format_args!("  recovery  {text}"))?;
+            let percentiles = match times.percentiles {
+                Some((p50, p95)) => {
+                    format!("p50 {}, p95 {}, ", span(p50.as_secs_f64()), span(p95.as_secs_f64()))
+                }
+                None => String::new(),
+            };
+            out.line(format_args!("  recovery  {percentiles}max {} of {of}", span(times.max.as_secs_f64())))?;
         }
-        if let Some(last) = runs.last() {
+        if let Some(last) = last {
             out.line(format_args!(
                 "  last      {} {}",
                 last.started_at,
                 last.verdict.words().to_lowercase()
             ))?;
-            if let Some(trend) = last.measured.trend.filter(|trend| *trend > REGRESSION) {
-                out.line(format_args!("  slower    {trend:.2} × the median per GiB of the runs before"))?;
+            if let Some(words) = trend::words(&last.measured) {
+                out.line(format_args!("  trend     {words}"))?;
             }
         }
     }

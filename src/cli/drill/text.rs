@@ -3,8 +3,9 @@
 use super::super::text::shown;
 use crate::base::byte_size::human;
 use crate::drill::check::{CheckOutcome, CheckResult};
-use crate::drill::evidence::{CopyRow, Evidence, REGRESSION};
+use crate::drill::evidence::{CopyRow, Evidence};
 use crate::drill::report::{faults, left, span};
+use crate::drill::trend;
 
 /// Longest name that others are lined up with; a query is longer.
 const NAME_WIDTH: usize = 14;
@@ -145,10 +146,7 @@ fn measured(evidence: &Evidence) -> Vec<String> {
     }
     lines.push(line);
     lines.extend(measured.copies.iter().map(copy));
-    if let Some(trend) = measured.trend {
-        let flag = if trend > REGRESSION { ": slower than it was" } else { "" };
-        lines.push(format!("Trend {trend:.2} × the median per GiB of the runs before{flag}"));
-    }
+    lines.extend(trend::words(measured).map(|words| format!("Trend {words}")));
     lines
 }
 

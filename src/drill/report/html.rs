@@ -6,7 +6,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::lanes::{components, lanes};
 use super::{against, left, span};
 use crate::drill::check::CheckOutcome;
-use crate::drill::evidence::{Evidence, REGRESSION};
+use crate::drill::evidence::Evidence;
+use crate::drill::trend;
 
 const STYLE: &str = "
 :root{--ink:#1c2430;--soft:#5b6675;--line:#d9dee5;--bg:#fff;--good:#176d3b;--bad:#b3261e;--warn:#8a5a00;--bar:#2f6db5}
@@ -46,9 +47,9 @@ pub fn html(evidence: &Evidence, before: &[Evidence]) -> String {
                 h2 { "Checks" }
                 (checks(evidence))
                 (super::faults::html(evidence))
-                @if before.iter().any(|run| run.measured.recovery_seconds.is_some()) {
+                @if before.iter().any(|run| run.is_like(evidence) && run.measured.recovery_seconds.is_some()) {
                     h2 { "Recovery time, run by run" }
-                    (trend(evidence, before))
+                    (runs(evidence, before))
                 }
                 @if !evidence.not_tested.is_empty() {
                     h2 { "Not tested" }
@@ -93,11 +94,8 @@ fn facts(evidence: &Evidence) -> Markup {
             tr { th { "Repository" } td { (evidence.repository) } }
             @if let Some(sandbox) = &evidence.sandbox { tr { th { "Sandbox" } td { (sandbox) } } }
             tr { th { "Restored" } td { (crate::base::byte_size::human(evidence.restored_bytes)) } }
-            @if let Some(trend) = measured.trend {
-                tr { th { "Trend" } td {
-                    @if trend > REGRESSION { span.warn { (format!("{trend:.2} × the median per GiB: slower")) } }
-                    @else { (format!("{trend:.2} × the median per GiB")) }
-                } }
+            @if let Some(words) = trend::words(measured) {
+                tr { th { "Trend" } td { @if trend::is_slower(measured) { span.warn { (words) } } @else { (words) } } }
             }
         }
     }
@@ -164,9 +162,11 @@ fn timeline(evidence: &Evidence) -> Markup {
     }
 }
 
-fn trend(evidence: &Evidence, before: &[Evidence]) -> Markup {
+/// The runs before that are like it, and it.
+fn runs(evidence: &Evidence, before: &[Evidence]) -> Markup {
     let runs: Vec<(u64, f64, bool)> = before
         .iter()
+        .filter(|run| run.is_like(evidence))
         .chain([evidence])
         .filter_map(|run| Some((run.number, run.measured.recovery_seconds?, run.verdict.is_passed())))
         .collect();

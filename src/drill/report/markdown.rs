@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{against, left, short_time, span};
 use crate::drill::check::CheckOutcome;
-use crate::drill::evidence::{Evidence, REGRESSION, StackRow};
+use crate::drill::evidence::{Evidence, StackRow};
+use crate::drill::trend;
 
 /// Text that shows as itself in a table's cell.
 fn cell(text: &str) -> String {
@@ -68,9 +69,9 @@ fn write_to(text: &mut String, evidence: &Evidence) -> std::fmt::Result {
     for copy in &measured.copies {
         writeln!(text, "| Left in {} | {} |", cell(&copy.name), cell(&left(copy)))?;
     }
-    if let Some(trend) = measured.trend {
-        let flag = if trend > REGRESSION { " ⚠ slower than it was" } else { "" };
-        writeln!(text, "| Trend | {trend:.2} × median per GiB{flag} |")?;
+    if let Some(words) = trend::words(measured) {
+        let flag = if trend::is_slower(measured) { "⚠ " } else { "" };
+        writeln!(text, "| Trend | {flag}{words} |")?;
     }
     match &evidence.stack {
         Some(stack) => components(text, evidence, stack)?,
