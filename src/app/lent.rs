@@ -1,16 +1,19 @@
 //! Servers that are lent to drills: by their address, proven to be none of those that are backed up.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::AppError;
 use super::services::{self, Surroundings};
+use crate::config::SECRET_VARIABLES;
 use crate::drill::sandbox::remote::Lent;
 use crate::source::capture::SourceError;
-use crate::source::postgres::{Session, lent as postgres};
+use crate::source::postgres::{PostgresTarget, RestoreFlags, Session, lent as postgres};
 use crate::source::redis::ephemeral::Held;
 use crate::source::redis::lent as redis;
+use crate::source::redis::live::{LiveOptions, LiveTarget};
 use crate::source::redis::reach::{Reach as RedisReach, Tcp};
+use crate::source::target::Target;
 
 /// Which engine an address is of; `None`: none that lends.
 fn engine(address: &str) -> Option<&'static str> {
@@ -76,6 +79,8 @@ fn indistinct(name: &str, others: &Others) -> String {
 
 struct Postgres {
     address: String,
+    /// What takes the restore: one, for a server that is lent takes one.
+    target: Mutex<Option<Box<dyn Target>>>,
     lent: postgres::Lent,
     identity: String,
     others: Others,
@@ -88,6 +93,10 @@ fn lend_postgres(
 ) -> Result<Arc<dyn Lent>, AppError> {
     let (parsed, reach, _) = services::postgres(address, around)?;
     let lent = postgres::Lent::new(parsed, Box::new(reach))?;
+    let (parsed, reach, world) = services::postgres(address, around)?;
+    let flags = RestoreFlags { made: lent.made(), ..RestoreFlags::default() };
+    let target: Box<dyn Target> = Box::new(PostgresTarget::new(parsed, Box::new(reach), world, flags));
+    let target = Mutex::new(Some(target));
     let identity = lent.identity()?;
     let mut others = Others::default();
     for source in sources {
@@ -102,7 +111,7 @@ fn lend_postgres(
         }
     }
     lent.prove_empty()?;
-    Ok(Arc::new(Postgres { address: address.to_owned(), lent, identity, others }))
+    Ok(Arc::new(Postgres { address: address.to_owned(), target, lent, identity, others }))
 }
 
 impl Lent for Postgres {
@@ -128,6 +137,9 @@ impl Lent for Postgres {
         }
         self.lent.make_room().map_err(|error| error.to_string())
     }
+    fn target(&self) -> Option<Box<dyn Target>> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
     fn sql(&self, query: &str) -> Result<Option<String>, String> {
         self.lent.ask(query).map_err(|error| error.to_string())
     }
@@ -141,6 +153,7 @@ impl Lent for Postgres {
 
 struct Redis {
     address: String,
+    target: Mutex<Option<Box<dyn Target>>>,
     lent: redis::Lent,
     others: Others,
 }
@@ -148,7 +161,11 @@ struct Redis {
 fn lend_redis(address: &str, sources: &[&String], around: &Surroundings) -> Result<Arc<dyn Lent>, AppError> {
     let (parsed, _) = services::redis(address, around)?;
     let reach: Arc<dyn RedisReach> = Arc::new(Tcp::of(&parsed));
-    let lent = redis::Lent::new(parsed, reach, &around.cancel).map_err(SourceError::from)?;
+    let lent = redis::Lent::new(parsed.clone(), reach.clone(), &around.cancel).map_err(SourceError::from)?;
+    let options =
+        LiveOptions { withheld: SECRET_VARIABLES, made_users: lent.made(), ..LiveOptions::default() };
+    let target: Box<dyn Target> =
+        Box::new(LiveTarget::new(&parsed, reach, options, &around.spool, around.now, &around.cancel)?);
     let ids = lent.identity().map_err(SourceError::from)?;
     let mut others = Others::default();
     for source in sources {
@@ -169,7 +186,8 @@ fn lend_redis(address: &str, sources: &[&String], around: &Surroundings) -> Resu
         return Err(refused(indistinct(&lent.shown(), &others)));
     }
     lent.prove_empty().map_err(SourceError::from)?;
-    Ok(Arc::new(Redis { address: address.to_owned(), lent, others }))
+    let target = Mutex::new(Some(target));
+    Ok(Arc::new(Redis { address: address.to_owned(), target, lent, others }))
 }
 
 impl Lent for Redis {
@@ -185,6 +203,9 @@ impl Lent for Redis {
     }
     fn sql(&self, _: &str) -> Result<Option<String>, String> {
         Err("a Redis server answers no SQL".into())
+    }
+    fn target(&self) -> Option<Box<dyn Target>> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
     fn keys(&self) -> Result<BTreeMap<u64, Held>, String> {
         self.lent.keys().map_err(|error| error.to_string())

@@ -297,7 +297,8 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
             let (server, _) = redis(address, around)?;
             let reach = Arc::new(RedisTcp::of(&server));
             let TargetFlags { force, flush_first, .. } = flags;
-            let options = LiveOptions { force, flush_first, withheld: SECRET_VARIABLES };
+            let made_users = Arc::default();
+            let options = LiveOptions { force, flush_first, withheld: SECRET_VARIABLES, made_users };
             let target = LiveTarget::new(&server, reach, options, &around.spool, around.now, &around.cancel)?;
             Ok(Box::new(target))
         }
@@ -319,7 +320,8 @@ pub fn target(address: &str, flags: TargetFlags, around: &Surroundings) -> Resul
         Some(("postgres://" | "postgresql://", _)) => {
             let (parsed, reach, world) = postgres(address, around)?;
             let TargetFlags { force, replace_roles, after_sql, jobs, .. } = flags;
-            let flags = RestoreFlags { force, replace_roles, after_sql, jobs };
+            let made = Arc::default();
+            let flags = RestoreFlags { force, replace_roles, after_sql, jobs, made };
             Ok(Box::new(PostgresTarget::new(parsed, Box::new(reach), world, flags)))
         }
         Some(("mariadb://" | "mysql://", _)) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Sandbox, SandboxError};
 use crate::source::postgres::Session;
 use crate::source::redis::ephemeral::Held;
+use crate::source::target::Target;
 
 /// What a drill needs of it. Each method says why not, in words.
 pub trait Lent: Send + Sync {
@@ -19,6 +20,10 @@ pub trait Lent: Send + Sync {
     /// # Errors
     /// It cannot be told apart from what was backed up, or is not empty any more.
     fn take(&self, facts: &serde_json::Value) -> Result<(), String>;
+    /// What takes the snapshot, where that has to be watched; else what the address opens does.
+    fn target(&self) -> Option<Box<dyn Target>> {
+        None
+    }
     /// The first value of a query.
     ///
     /// # Errors
@@ -62,6 +67,9 @@ impl Sandbox for Remote {
     }
     fn address(&self) -> Option<String> {
         Some(self.lent.address())
+    }
+    fn target(&mut self) -> Option<Box<dyn Target>> {
+        self.lent.target()
     }
     fn describe(&self) -> String {
         self.lent.describe()

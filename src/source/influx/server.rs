@@ -199,7 +199,13 @@ impl Server {
             if stderr.contains(GIVES_UP) {
                 process.end();
                 let line = stderr.lines().rfind(|line| line.contains(" failed ")).unwrap_or_default();
-                return Err(said(format!("{subject}: the server is gone: {}", line.trim())));
+                // Without the time before it, and what the tool would do next.
+                let line = line.trim_start_matches(|c: char| c.is_ascii_digit() || "/: ".contains(c));
+                let line = line.split(".  Waiting").next().unwrap_or_default();
+                return Err(said(format!(
+                    "{subject}: the server that takes backups at {} is gone: {line}\nhint: its log says why",
+                    self.backup
+                )));
             }
             std::thread::sleep(PAUSE);
         }

@@ -30,6 +30,11 @@ impl Account {
         }
     }
 
+    /// With what it is.
+    fn said(&self) -> String {
+        format!("{} {}", if self.host.is_empty() { "role" } else { "user" }, self.shown())
+    }
+
     /// For people.
     pub fn shown(&self) -> String {
         if self.host.is_empty() { self.name.clone() } else { format!("{}@{}", self.name, self.host) }
@@ -69,6 +74,12 @@ fn show(reach: &Reach, number: usize, account: &Account) -> String {
     sql + &format!("SHOW GRANTS FOR {name};\n")
 }
 
+/// Goes before what [`show`] says: hashes of passwords can be any bytes.
+fn as_hex(reach: &Reach) -> &'static str {
+    let is_asked = reach.flavour == Flavour::MySql && super::tools::release(&reach.version) >= Some((8, 0));
+    if is_asked { "SET SESSION print_identified_with_as_hex = ON;\n" } else { "" }
+}
+
 /// The sections of all accounts. One that the server lists and does not know (as it does hosts by name when it
 /// resolves none) is named in `warnings`.
 ///
@@ -76,9 +87,7 @@ fn show(reach: &Reach, number: usize, account: &Account) -> String {
 /// As [`list`].
 pub fn capture(reach: &Reach, warnings: &mut Vec<String>) -> Result<Vec<Section>, SourceError> {
     let accounts = list(reach)?;
-    // Hashes of passwords can be any bytes.
-    let as_hex = reach.flavour == Flavour::MySql && super::tools::release(&reach.version) >= Some((8, 0));
-    let first = if as_hex { "SET SESSION print_identified_with_as_hex = ON;\n" } else { "" };
+    let first = as_hex(reach);
     let each: Vec<String> =
         accounts.iter().enumerate().map(|(number, account)| show(reach, number, account)).collect();
     let rows = match reach.query("read the users", None, &format!("{first}{}", each.concat())) {
@@ -99,6 +108,11 @@ pub fn capture(reach: &Reach, warnings: &mut Vec<String>) -> Result<Vec<Section>
             rows
         }
     };
+    Ok(sections(rows, &accounts))
+}
+
+/// What [`show`] answered for `accounts`.
+fn sections(rows: Vec<Vec<String>>, accounts: &[Account]) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     for row in rows {
         match row.as_slice() {
@@ -115,7 +129,7 @@ pub fn capture(reach: &Reach, warnings: &mut Vec<String>) -> Result<Vec<Section>
             }
         }
     }
-    Ok(sections)
+    sections
 }
 
 /// The server's own line of an error.
@@ -178,47 +192,143 @@ fn moved(statement: &str, from: &str, to: &str) -> Option<String> {
     Some(format!("{rights} ON {}.{rest}", ident(to)))
 }
 
+/// What became of the accounts of a snapshot: names, for people.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub made: Vec<String>,
+    /// There already, and not touched.
+    pub left: Vec<String>,
+    /// What could not be done, and what that account is now; one line each.
+    pub failed: Vec<String>,
+}
+
 /// Makes the accounts that are not there, or all with `replace`; their rights on the databases follow those to the
-/// names they get. Returns the names made, and the names left alone.
+/// names they get.
+///
+/// Account by account: one that fails leaves the others alone, and one that was there is put back as it was.
 ///
 /// # Errors
-/// The server's.
+/// The accounts of the server cannot be listed, or the run was cancelled.
 pub fn restore(
     reach: &Reach,
     sections: &[Section],
     names: &[(String, String)],
     replace: bool,
-) -> Result<(Vec<String>, Vec<String>), SourceError> {
+) -> Result<Restored, SourceError> {
     let there: BTreeSet<Account> = list(reach)?.into_iter().collect();
-    let (mut made, mut left) = (Vec::new(), Vec::new());
-    let (mut makes, mut gives) = (String::new(), String::new());
-    for Section { account, statements } in sections {
+    let mut done = Restored::default();
+    let mut wanted = Vec::new();
+    // All that are missing are made before any gets its rights: those may be another's.
+    for section in sections {
+        let Section { account, statements } = section;
         let is_there = there.contains(account);
         // Whoever restores must stay able to.
-        let is_us = account.name == reach.server.user;
-        if is_there && (!replace || is_us) {
-            left.push(account.shown());
+        if is_there && (!replace || account.name == reach.server.user) {
+            done.left.push(account.shown());
             continue;
         }
-        made.push(account.shown());
-        if is_there {
-            let what = if account.host.is_empty() { "ROLE" } else { "USER" };
-            makes.push_str(&format!("DROP {what} {};\n", account.sql(reach.flavour)));
-        }
-        for (number, statement) in statements.iter().enumerate() {
-            let text = if number == 0 { &mut makes } else { &mut gives };
-            text.push_str(&format!("{statement};\n"));
-            for (from, to) in names.iter().filter(|(from, to)| from != to && number > 0) {
-                if let Some(moved) = moved(statement, from, to) {
-                    gives.push_str(&format!("{moved};\n"));
-                }
+        let made = match (is_there, statements.first()) {
+            (false, Some(make)) => reach.query(&format!("make {}", account.said()), None, make).map(drop),
+            _ => Ok(()),
+        };
+        match made {
+            Ok(()) => wanted.push((section, is_there)),
+            Err(cancelled @ SourceError::Cancelled(_)) => return Err(cancelled),
+            Err(error) => {
+                done.failed.push(format!("{} was not made: {}", account.said(), server_said(&error)));
             }
         }
     }
-    if !made.is_empty() {
-        reach.query("make the users", None, &format!("{makes}{gives}"))?;
+    for (section, is_there) in wanted {
+        let account = &section.account;
+        let given = rights(section, names);
+        let result = match is_there {
+            true => exchange(reach, section, &given),
+            false => {
+                reach.query(&format!("give rights to {}", account.said()), None, &given).map_err(|error| {
+                    let what = format!("{} was made, without all of its rights", account.said());
+                    (error, what)
+                })
+            }
+        };
+        match result {
+            Ok(_) => done.made.push(account.shown()),
+            Err((cancelled @ SourceError::Cancelled(_), _)) => return Err(cancelled),
+            Err((error, what)) => done.failed.push(format!("{what}: {}", server_said(&error))),
+        }
     }
-    Ok((made, left))
+    Ok(done)
+}
+
+/// The SQL that gives an account its rights, on databases under their new names too.
+fn rights(section: &Section, names: &[(String, String)]) -> String {
+    let mut sql = String::new();
+    // A role is shown with what it has through others.
+    let own = format!(" TO {}", ident(&section.account.name));
+    let is_own = |text: &&String| !section.account.host.is_empty() || text.contains(&own);
+    for statement in section.statements.iter().skip(1).filter(is_own) {
+        sql.push_str(&format!("{statement};\n"));
+        for (from, to) in names.iter().filter(|(from, to)| from != to) {
+            if let Some(moved) = moved(statement, from, to) {
+                sql.push_str(&format!("{moved};\n"));
+            }
+        }
+    }
+    sql
+}
+
+/// Makes an account that is there anew. If that fails, it is put back as it was, and the text says so.
+fn exchange(
+    reach: &Reach,
+    section: &Section,
+    given: &str,
+) -> Result<Vec<Vec<String>>, (SourceError, String)> {
+    let account = &section.account;
+    let (said, name) = (account.said(), account.sql(reach.flavour));
+    let untouched = |error| (error, format!("{said} was left as it is"));
+    let show = format!("{}{}", as_hex(reach), show(reach, 0, account));
+    let rows = reach.query(&format!("look what {said} is"), None, &show).map_err(untouched)?;
+    let old = sections(rows, std::slice::from_ref(account)).pop().unwrap_or_default();
+    let make = |section: &Section, given: &str| -> Result<String, SourceError> {
+        let first = section.statements.first().cloned().unwrap_or_default();
+        Ok(match account.host.is_empty() {
+            // A role that is dropped is taken from everybody who has it.
+            true => format!("{}{given}", bare(reach, account)?),
+            false => format!("DROP USER IF EXISTS {name};\n{first};\n{given}"),
+        })
+    };
+    let sql = make(section, given).map_err(untouched)?;
+    let error = match reach.query(&format!("make {said} anew"), None, &sql) {
+        Ok(rows) => return Ok(rows),
+        Err(error) => error,
+    };
+    let back = make(&old, &rights(&old, &[]))
+        .and_then(|sql| reach.farewell(&format!("put {said} back"), None, &sql));
+    Err(match back {
+        Ok(_) => (error, format!("{said} could not be made anew and is what it was")),
+        Err(other) => {
+            let text =
+                format!("{said} is not what it was, for it could not be put back ({})", server_said(&other));
+            (error, text)
+        }
+    })
+}
+
+/// The SQL that takes everything from a role.
+fn bare(reach: &Reach, role: &Account) -> Result<String, SourceError> {
+    let name = role.sql(reach.flavour);
+    let sql = format!(
+        "SELECT 'r', Role FROM mysql.roles_mapping WHERE User = {} AND Host = ''",
+        super::session::literal(&role.name)
+    );
+    let mut sql_of = String::new();
+    // Roles first: with what it has through them, a server of 10.11 cannot take all from it.
+    for row in reach.farewell("look what roles a role has", None, &sql)? {
+        if let [_, has] = row.as_slice() {
+            sql_of.push_str(&format!("REVOKE {} FROM {name};\n", ident(has)));
+        }
+    }
+    Ok(format!("{sql_of}REVOKE ALL PRIVILEGES, GRANT OPTION FROM {name};\n"))
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! A database of a server that is not ours, lent to a drill: named for it, empty, and empty again afterwards.
 //!
-//! Invariant: nothing is dropped but a database whose name says that it is for drills, and roles that were not there
-//! when it was lent.
+//! Invariant: nothing is dropped but a database whose name says that it is for drills, and the roles and tablespaces
+//! that the drill's own restore made. What others made meanwhile stays.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::address::{Address, Databases};
 use super::reach::Reach;
 use super::session::{Session, ident};
-use super::{PostgresError, literal};
+use super::{Made, PostgresError, literal};
 use crate::source::capture::SourceError;
 
 /// What a database that drills may use is called.
@@ -34,8 +34,8 @@ pub struct Lent {
     address: Address,
     reach: Box<dyn Reach>,
     name: String,
-    /// Roles before the drill.
-    roles: Mutex<Vec<String>>,
+    /// What the restore made beside the database.
+    made: Arc<Mutex<Made>>,
 }
 
 impl Lent {
@@ -58,7 +58,7 @@ impl Lent {
                  empty one for them: CREATE DATABASE {PREFIX}shop"
             )));
         }
-        Ok(Self { address, reach, name, roles: Mutex::default() })
+        Ok(Self { address, reach, name, made: Arc::default() })
     }
 
     /// The server's name, without secrets.
@@ -117,11 +117,15 @@ impl Lent {
     pub fn make_room(&self) -> Result<(), SourceError> {
         self.prove_empty()?;
         let mut session = self.maintenance()?;
-        *self.roles.lock().unwrap_or_else(PoisonError::into_inner) = roles(session.as_mut())?;
         drop_database(session.as_mut(), &self.name)
     }
 
-    /// Makes it what it was: there, and empty; roles that came with the restore are dropped.
+    /// Where the restore into it has to write down what it makes.
+    pub fn made(&self) -> Arc<Mutex<Made>> {
+        self.made.clone()
+    }
+
+    /// Makes it what it was: there, and empty; roles and tablespaces that the restore made are dropped.
     ///
     /// # Errors
     /// What is left.
@@ -129,9 +133,14 @@ impl Lent {
         let mut session = self.reach.farewell(&self.address.server.maintenance)?;
         drop_database(session.as_mut(), &self.name)?;
         session.query("make the empty database", &format!("CREATE DATABASE {}", ident(&self.name)))?;
-        let before = self.roles.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for role in roles(session.as_mut())?.into_iter().filter(|role| !before.contains(role)) {
-            session.query("drop a role of the drill", &format!("DROP ROLE {}", ident(&role)))?;
+        let Made { roles, tablespaces } =
+            std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        for space in tablespaces {
+            let sql = format!("DROP TABLESPACE IF EXISTS {}", ident(&space));
+            session.query("drop a tablespace of the drill", &sql)?;
+        }
+        for role in roles {
+            session.query("drop a role of the drill", &format!("DROP ROLE IF EXISTS {}", ident(&role)))?;
         }
         Ok(())
     }
@@ -153,11 +162,6 @@ impl Lent {
     pub fn ask(&self, query: &str) -> Result<Option<String>, SourceError> {
         self.session()?.value("run the check", query)
     }
-}
-
-fn roles(session: &mut dyn Session) -> Result<Vec<String>, SourceError> {
-    let rows = session.query("list the roles", "SELECT rolname FROM pg_roles")?;
-    Ok(rows.into_iter().filter_map(|row| row.into_iter().next()?).collect())
 }
 
 fn drop_database(session: &mut dyn Session, name: &str) -> Result<(), SourceError> {

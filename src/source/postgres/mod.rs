@@ -32,5 +32,5 @@ pub use error::PostgresError;
 pub use facts::{DatabaseFacts, Facts};
 pub use reach::{Direct, Reach, Tool, World};
 pub use session::{Session, ident, literal};
-pub use target::{PostgresTarget, RestoreFlags};
+pub use target::{Made, PostgresTarget, RestoreFlags};
 pub use tools::server_tools;

@@ -9,7 +9,7 @@ use super::ephemeral::Held;
 use super::info::Info;
 use super::reach::Reach;
 use super::replicate::is_empty;
-use super::wire::{Login, Reply, Wire};
+use super::wire::{Login, Wire};
 use crate::base::cancel::Cancel;
 
 /// What a user that drills come in as is called: no production server has one.
@@ -39,8 +39,10 @@ pub struct Lent {
     address: Address,
     reach: Arc<dyn Reach>,
     cancel: Cancel,
-    /// Users before the drill.
-    users: Mutex<Vec<String>>,
+    /// Its run id when it was looked at first.
+    run_id: Mutex<Option<String>>,
+    /// Users that the restore made.
+    made: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lent {
@@ -58,7 +60,7 @@ impl Lent {
                  &* +@all; then redis://{PREFIX}shop@HOST"
             )));
         }
-        Ok(Self { address, reach, cancel: cancel.clone(), users: Mutex::default() })
+        Ok(Self { address, reach, cancel: cancel.clone(), run_id: Mutex::default(), made: Arc::default() })
     }
 
     pub fn shown(&self) -> String {
@@ -68,7 +70,14 @@ impl Lent {
     /// # Errors
     /// As [`identity`].
     pub fn identity(&self) -> Result<Vec<String>, RedisError> {
-        identity(&self.address, &self.reach, &self.cancel)
+        let info = Info::of(&mut self.open(&self.cancel)?)?;
+        self.is_still(&info)?;
+        Ok(ids(&info))
+    }
+
+    /// Where the restore into it has to write down the users it makes.
+    pub fn made(&self) -> Arc<Mutex<Vec<String>>> {
+        self.made.clone()
     }
 
     fn open(&self, cancel: &Cancel) -> Result<Wire, RedisError> {
@@ -94,8 +103,20 @@ impl Lent {
                 "{name} is not empty: it holds {keys} keys\nhint: if a drill left them behind: FLUSHALL"
             )));
         }
-        *self.users.lock().unwrap_or_else(PoisonError::into_inner) = users(&mut wire)?;
-        Ok(())
+        self.is_still(&info)
+    }
+
+    /// Behind an address there may be another server than a moment ago: a proxy, a failover, a restart.
+    fn is_still(&self, info: &Info) -> Result<(), RedisError> {
+        let mut first = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if *first.get_or_insert_with(|| info.text("run_id").to_owned()) == info.text("run_id") {
+            return Ok(());
+        }
+        let name = self.shown();
+        Err(RedisError::Refused(format!(
+            "the server that answers at {name} is not the one that was lent (its run id is another): nothing was removed from it\n\
+             hint: see what it is; if it is the same and was restarted, FLUSHALL empties it"
+        )))
     }
 
     /// What it holds now.
@@ -106,27 +127,25 @@ impl Lent {
         Ok(Info::of(&mut self.open(&self.cancel)?)?.held())
     }
 
-    /// Empties it again. Users that came with the restore are removed.
+    /// Empties it again. Users that the restore made are removed.
     ///
     /// # Errors
-    /// What is left.
+    /// What is left; it is not the server that was lent.
     pub fn give_back(&self) -> Result<(), RedisError> {
         // Also after an interruption.
         let mut wire = self.open(&Cancel::new())?;
-        if Info::of(&mut wire)?.is_replica() {
+        let info = Info::of(&mut wire)?;
+        // All that follows goes through this one connection.
+        self.is_still(&info)?;
+        if info.is_replica() {
             wire.ask(&["REPLICAOF", "NO", "ONE"])?;
         }
         wire.ask(&["FLUSHALL"])?;
         // Older servers have none.
         let _ = wire.ask(&["FUNCTION", "FLUSH"]);
-        let before = self.users.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for user in users(&mut wire)?.into_iter().filter(|user| !before.contains(user)) {
+        for user in std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner)) {
             wire.ask(&["ACL", "DELUSER", &user])?;
         }
         Ok(())
     }
-}
-
-fn users(wire: &mut Wire) -> Result<Vec<String>, RedisError> {
-    Ok(wire.ask(&["ACL", "USERS"])?.items().iter().map(Reply::text).collect())
 }

@@ -7,7 +7,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 
@@ -26,7 +26,7 @@ use crate::source::capture::SourceError;
 use crate::source::target::{Returned, StoredPart, Target};
 
 /// What a restore into a server may do.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LiveOptions {
     /// A server that is not empty, or has replicas, or is one, or is watched by a Sentinel.
     pub force: bool,
@@ -34,6 +34,9 @@ pub struct LiveOptions {
     pub flush_first: bool,
     /// Variables that programs started here do not get.
     pub withheld: &'static [&'static str],
+    /// Where the users that are made are written down, also by a restore that fails: whoever takes them away again
+    /// takes those and no others.
+    pub made_users: Arc<Mutex<Vec<String>>>,
 }
 
 /// A running server that takes a snapshot.
@@ -165,7 +168,7 @@ impl LiveTarget {
         proof::append_only(&mut wire, &mut proven)?;
         let mut told =
             users::Told { proven: &mut proven, warnings: &mut self.warnings, not_done: &mut self.not_done };
-        users::restore(&mut wire, &self.users, &mut told)?;
+        users::restore(&mut wire, &self.users, &self.options.made_users, &mut told)?;
         let mut all = Map::new();
         all.insert("redis".into(), facts.into());
         Ok(Returned {

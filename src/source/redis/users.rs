@@ -1,6 +1,7 @@
 //! A snapshot's users on a server: those it does not have are made, those it has are left alone.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use super::RedisError;
 use super::wire::{Reply, Wire};
@@ -12,11 +13,16 @@ pub struct Told<'t> {
     pub not_done: &'t mut Vec<String>,
 }
 
-/// Makes what is missing and says what differs.
+/// Makes what is missing and says what differs; the names of those made go to `made_users`.
 ///
 /// # Errors
 /// The server is lost.
-pub fn restore(wire: &mut Wire, users: &[String], told: &mut Told<'_>) -> Result<(), RedisError> {
+pub fn restore(
+    wire: &mut Wire,
+    users: &[String],
+    made_users: &Mutex<Vec<String>>,
+    told: &mut Told<'_>,
+) -> Result<(), RedisError> {
     let named: BTreeMap<&str, &str> =
         users.iter().filter_map(|line| Some((name(line)?, line.as_str()))).collect();
     if named.is_empty() {
@@ -43,7 +49,10 @@ pub fn restore(wire: &mut Wire, users: &[String], told: &mut Told<'_>) -> Result
                 let rules = line.split(' ').skip(2);
                 let words: Vec<&str> = ["ACL", "SETUSER", user].into_iter().chain(rules).collect();
                 match wire.ask(&words) {
-                    Ok(_) => made += 1,
+                    Ok(_) => {
+                        made += 1;
+                        made_users.lock().unwrap_or_else(PoisonError::into_inner).push(user.to_owned());
+                    }
                     Err(RedisError::Said { said, .. }) => {
                         told.not_done.push(format!("user {user} was not restored: {said}"));
                     }

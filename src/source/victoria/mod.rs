@@ -9,6 +9,7 @@
 
 mod address;
 mod capture;
+mod rounding;
 mod series;
 mod target;
 
@@ -57,7 +58,11 @@ impl From<VictoriaError> for SourceError {
 }
 
 fn explain(said: &str) -> &'static str {
-    const EXPLAINED: [(&str, &str); 3] = [
+    const ENDED: &str = "\nhint: the server ended, or something on the way broke off: its log says why";
+    const EXPLAINED: [(&str, &str); 6] = [
+        ("unexpected EOF", ENDED),
+        ("end of file before", ENDED),
+        ("Connection reset", ENDED),
         ("status 401", "\nhint: give the user in the address and the password by password-file=FILE"),
         ("Connection refused", "\nhint: is the server up, and is the port right? 8428 is its usual one"),
         (

@@ -2,7 +2,8 @@
 //!
 //! Points are summed modulo 2^128 by the first 16 bytes of their BLAKE3, so that neither lines nor points have an
 //! order: once over series and time, once with the value. The server keeps values as decimals that share an
-//! exponent with their neighbours, so a value may come back otherwise in its last digits; a point may not.
+//! exponent with their neighbours, so a value may come back otherwise in its last digits ([`super::rounding`]); a
+//! point may not.
 
 use std::collections::HashSet;
 
@@ -31,14 +32,86 @@ pub struct Sum {
 /// See the module. Feed it an export in any pieces.
 #[derive(Default)]
 pub struct Series {
-    line: Vec<u8>,
+    lines: Lines,
     known: HashSet<u128>,
     points: u64,
     times: u128,
     values: u128,
 }
 
-fn short(hash: &blake3::Hash) -> u128 {
+/// Whole lines out of pieces.
+#[derive(Default)]
+pub struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Takes some bytes, and hands over every line that is whole.
+    ///
+    /// # Errors
+    /// A line is too long; the caller's own.
+    pub fn push(
+        &mut self,
+        mut bytes: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            self.0.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            let line = std::mem::take(&mut self.0);
+            if !line.is_empty() {
+                take(&line)?;
+            }
+        }
+        self.0.extend_from_slice(bytes);
+        if self.0.len() > LINE_LIMIT { Err(malformed(&self.0)) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// The last line has no end.
+    pub fn finish(self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(malformed(&self.0)) }
+    }
+}
+
+/// One line, taken apart.
+pub struct Line<'a> {
+    whole: &'a [u8],
+    /// The labels as JSON.
+    pub metric: &'a [u8],
+    values: &'a [u8],
+    times: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// # Errors
+    /// It is no export's.
+    pub fn parse(whole: &'a [u8]) -> Result<Self, Malformed> {
+        let bad = || malformed(whole);
+        // Within the labels a quote would stand behind a backslash.
+        let (end, values) = list(whole, b",\"values\":[").ok_or_else(bad)?;
+        let (_, times) = list(whole, b",\"timestamps\":[").ok_or_else(bad)?;
+        let metric = whole[..end].strip_prefix(b"{\"metric\":").ok_or_else(bad)?;
+        Ok(Self { whole, metric, values, times })
+    }
+
+    /// Hands over each point: its time and its value, as they are written.
+    ///
+    /// # Errors
+    /// There are not as many of the one as of the other.
+    pub fn points(&self, mut point: impl FnMut(&[u8], &[u8])) -> Result<(), Malformed> {
+        let split = |text: &'a [u8]| text.split(|byte| *byte == b',');
+        let (mut values, mut times) = (split(self.values), split(self.times));
+        loop {
+            match (values.next(), times.next()) {
+                (Some(value), Some(time)) if !time.is_empty() => point(time, value),
+                (None, None) => return Ok(()),
+                _ => return Err(malformed(self.whole)),
+            }
+        }
+    }
+}
+
+/// The first half of a hash.
+pub fn short(hash: &blake3::Hash) -> u128 {
     let mut first = [0; 16];
     first.copy_from_slice(&hash.as_bytes()[..16]);
     u128::from_le_bytes(first)
@@ -60,43 +133,22 @@ impl Series {
     ///
     /// # Errors
     /// They are no export's.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
-        while let Some(end) = memchr::memchr(b'\n', bytes) {
-            self.line.extend_from_slice(&bytes[..end]);
-            bytes = &bytes[end + 1..];
-            let line = std::mem::take(&mut self.line);
-            if !line.is_empty() {
-                self.take(&line)?;
-            }
-        }
-        self.line.extend_from_slice(bytes);
-        if self.line.len() > LINE_LIMIT { Err(malformed(&self.line)) } else { Ok(()) }
-    }
-
-    fn take(&mut self, line: &[u8]) -> Result<(), Malformed> {
-        let bad = || malformed(line);
-        // Within the labels a quote would stand behind a backslash.
-        let (end, values) = list(line, b",\"values\":[").ok_or_else(bad)?;
-        let (_, times) = list(line, b",\"timestamps\":[").ok_or_else(bad)?;
-        let metric = line[..end].strip_prefix(b"{\"metric\":").ok_or_else(bad)?;
-        let mut labels = blake3::Hasher::new();
-        labels.update(metric);
-        self.known.insert(short(&labels.finalize()));
-        let (mut values, mut times) = (values.split(|byte| *byte == b','), times.split(|byte| *byte == b','));
-        loop {
-            match (values.next(), times.next()) {
-                (Some(value), Some(time)) if !time.is_empty() => {
-                    let mut point = labels.clone();
-                    point.update(b"\0").update(time);
-                    self.times = self.times.wrapping_add(short(&point.finalize()));
-                    point.update(b"\0").update(value);
-                    self.values = self.values.wrapping_add(short(&point.finalize()));
-                    self.points += 1;
-                }
-                (None, None) => return Ok(()),
-                _ => return Err(bad()),
-            }
-        }
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let Self { lines, known, points, times, values } = self;
+        lines.push(bytes, |line| {
+            let line = Line::parse(line)?;
+            let mut labels = blake3::Hasher::new();
+            labels.update(line.metric);
+            known.insert(short(&labels.finalize()));
+            line.points(|time, value| {
+                let mut point = labels.clone();
+                point.update(b"\0").update(time);
+                *times = times.wrapping_add(short(&point.finalize()));
+                point.update(b"\0").update(value);
+                *values = values.wrapping_add(short(&point.finalize()));
+                *points += 1;
+            })
+        })
     }
 
     /// Everything came.
@@ -104,9 +156,7 @@ impl Series {
     /// # Errors
     /// The last line has no end.
     pub fn finish(self) -> Result<Sum, Malformed> {
-        if !self.line.is_empty() {
-            return Err(malformed(&self.line));
-        }
+        self.lines.finish()?;
         Ok(Sum {
             series: self.known.len() as u64,
             points: self.points,

@@ -10,7 +10,8 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::capture::SERIES;
-use super::series::{Series, Sum};
+use super::rounding::{self, Difference, Values};
+use super::series::{Line, Lines, Malformed, Series, Sum};
 use super::{ALL, Address, KEY, VictoriaError, World, connect, flush, http_error};
 use crate::base::http::Http;
 use crate::source::capture::SourceError;
@@ -36,19 +37,33 @@ fn refused<T>(why: impl Into<String>) -> Result<T, SourceError> {
     Err(SourceError::Refused(why.into()))
 }
 
-/// Everything a server shows now.
-fn sum(http: &Http) -> Result<Sum, SourceError> {
+fn other(error: Malformed) -> VictoriaError {
+    VictoriaError::Other(error.to_string())
+}
+
+/// Hands over everything a server shows now.
+fn export(http: &Http, mut take: impl FnMut(&[u8]) -> Result<(), Malformed>) -> Result<(), SourceError> {
     let form = [("match[]", ALL), ("start", "0"), ("reduce_mem_usage", "1")];
     let mut download = http.stream("export", Method::POST, "/api/v1/export", &form).map_err(http_error)?;
-    let (mut series, mut buffer) = (Series::default(), vec![0; BUFFER_BYTES]);
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let length = download.read_some(&mut buffer).map_err(http_error)?;
         if length == 0 {
-            let sum = series.finish().map_err(|error| VictoriaError::Other(error.to_string()))?;
-            return Ok(sum);
+            return Ok(());
         }
-        series.push(&buffer[..length]).map_err(|error| VictoriaError::Other(error.to_string()))?;
+        take(&buffer[..length]).map_err(other)?;
     }
+}
+
+fn sum(http: &Http) -> Result<Sum, SourceError> {
+    let mut series = Series::default();
+    export(http, |bytes| series.push(bytes))?;
+    Ok(series.finish().map_err(other)?)
+}
+
+fn local(operation: &str) -> impl FnOnce(std::io::Error) -> VictoriaError + use<> {
+    let operation = operation.to_owned();
+    move |cause| VictoriaError::Local { operation, cause }
 }
 
 /// Whether there is any point at all.
@@ -82,6 +97,48 @@ impl VictoriaTarget {
             std::thread::sleep(PAUSE);
         }
         Ok(false)
+    }
+}
+
+impl VictoriaTarget {
+    /// Some values are not the same text. Are they the same numbers, as far as a server keeps them?
+    fn compare(&self, spool: &mut std::fs::File) -> Result<(), SourceError> {
+        let (mut were, mut are) = (Values::default(), Values::default());
+        each(spool, |bytes| were.push(bytes))?;
+        export(self.http()?, |bytes| are.push(bytes))?;
+        let Difference::Changed { series, worst } = were.against(&are) else { return Ok(()) };
+        let (mut lines, mut name) = (Lines::default(), None);
+        each(spool, |bytes| {
+            lines.push(bytes, |line| {
+                let metric = Line::parse(line)?.metric;
+                if name.is_none() && rounding::key(metric) == worst {
+                    name = Some(String::from_utf8_lossy(metric).into_owned());
+                }
+                Ok(())
+            })
+        })?;
+        let name = name.unwrap_or_else(|| "one that was not there".into());
+        Err(SourceError::Differs(format!(
+            "values of {series} series at {} are others than rounding explains, most of all {name}\nhint: a server that was \
+             started with -precisionBits, or that others write to, keeps others",
+            self.address.shown()
+        )))
+    }
+}
+
+/// Hands over everything in the spool file.
+fn each(
+    spool: &mut std::fs::File,
+    mut take: impl FnMut(&[u8]) -> Result<(), Malformed>,
+) -> Result<(), SourceError> {
+    spool.rewind().map_err(local("read the spool file"))?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let length = spool.read(&mut buffer).map_err(local("read the spool file"))?;
+        if length == 0 {
+            return Ok(());
+        }
+        take(&buffer[..length]).map_err(other)?;
     }
 }
 
@@ -120,10 +177,6 @@ impl Target for VictoriaTarget {
     }
 
     fn put(&mut self, _: &StoredPart, content: &mut dyn Read) -> Result<(), SourceError> {
-        let local = |operation: &str| {
-            let operation = operation.to_owned();
-            move |cause| VictoriaError::Local { operation, cause }
-        };
         let mut spool = tempfile::tempfile_in(&self.world.spool).map_err(local("make a spool file"))?;
         let (mut series, mut buffer) = (Series::default(), vec![0; BUFFER_BYTES]);
         loop {
@@ -132,10 +185,10 @@ impl Target for VictoriaTarget {
             if length == 0 {
                 break;
             }
-            series.push(&buffer[..length]).map_err(|error| VictoriaError::Other(error.to_string()))?;
+            series.push(&buffer[..length]).map_err(other)?;
             spool.write_all(&buffer[..length]).map_err(local("write the spool file"))?;
         }
-        let came = series.finish().map_err(|error| VictoriaError::Other(error.to_string()))?;
+        let came = series.finish().map_err(other)?;
         if came != self.expected {
             return Err(SourceError::Differs("the stored series are not those that were counted".into()));
         }
@@ -172,18 +225,15 @@ impl Target for VictoriaTarget {
                 got.points, got.series, expected.points, expected.series
             )));
         }
-        let mut warnings = Vec::new();
         proven.push(format!("{} points of {} series are those of the snapshot", got.points, got.series));
-        match got.values == expected.values {
-            true => proven.push("their values are the same, digit for digit".into()),
-            false => warnings.push(
-                "some values differ, by how much was not measured: a server keeps neighbours with one exponent, and rounds \
-                 their last digits"
-                    .into(),
-            ),
+        if got.values == expected.values {
+            proven.push("their values are the same, digit for digit".into());
+        } else {
+            self.compare(&mut spool)?;
+            proven.push("their values are the same, but for the rounding of the server".into());
         }
         let facts = json!({ "series": got.series, "points": got.points });
         let facts = Map::from_iter([(KEY.to_owned(), facts)]);
-        Ok(Returned { proven, warnings, facts, ..Returned::default() })
+        Ok(Returned { proven, facts, ..Returned::default() })
     }
 }

@@ -45,6 +45,15 @@ fn a_lent_postgres_server_takes_the_drill_and_is_empty_again() {
         );
         assert_eq!(lent.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'clerk'"), "0");
     }
+    // What others make on the server meanwhile is theirs.
+    let psql = lent.tool("psql", "postgres");
+    let words = psql.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
+    let words: String = words.map(|(name, value)| format!("{name}='{value}' ")).collect();
+    let meanwhile = format!("{words}{} -c 'CREATE ROLE colleague'", psql.get_program().display());
+    let said = run(&machine, &[&drill[..], &["--check-command", &meanwhile]].concat());
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    let roles = "SELECT string_agg(rolname, ',') FROM pg_roles WHERE rolname IN ('clerk', 'colleague')";
+    assert_eq!(lent.sql("postgres", roles), "colleague");
     // Also after a check that fails; and one that would change something cannot.
     let failing = [&drill[..8], &["delete from orders returning 1"]].concat();
     assert_eq!(run(&machine, &failing).code, 2);
@@ -100,6 +109,61 @@ fn production_is_refused_whatever_it_is_called() {
         source.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'lifeboat_drill%'"),
         "1"
     );
+}
+
+/// Another server at the port of one that was lent; ended when dropped.
+struct Other<'a>(&'a redis::Redis);
+
+impl Drop for Other<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.command(&["SHUTDOWN", "NOSAVE"]).output();
+    }
+}
+
+/// A failover or a proxy can put another server behind the address while a drill runs: nothing is removed from that.
+#[test]
+fn a_server_that_took_the_place_of_a_lent_one_is_left_alone() {
+    let (source, lent) = (redis::start(&[]), redis::start(&[]));
+    lent.ask(&["ACL", "SETUSER", "lifeboat_drill_shop", "on", "nopass", "~*", "&*", "+@all"]);
+    source.ask(&["SET", "greeting", "hello"]);
+    let port = lent.server.port;
+    let machine = configured(&source.address(), &format!("redis://lifeboat_drill_shop@127.0.0.1:{port}"));
+    assert_eq!(run(&machine, &["run", "db"]).code, 0);
+    let script = format!(
+        "#!/bin/sh\ncli='{cli} -p {port}'\n$cli SHUTDOWN NOSAVE\n{server} --port {port} --bind 127.0.0.1 --save '' --dir {dir} \
+         --daemonize yes\nuntil $cli ACL SETUSER lifeboat_drill_shop on nopass '~*' '&*' +@all; do :; done\n\
+         $cli ACL SETUSER colleague on nopass\n$cli SET precious 1\n",
+        cli = crate::services::program("redis-cli").display(),
+        server = crate::services::program("redis-server").display(),
+        dir = machine.path("").display()
+    );
+    let script = machine.file("swap", script);
+    let place = format!("redis://lifeboat_drill_shop@127.0.0.1:{port}");
+    let command = format!("sh {}", script.display());
+    let other = Other(&lent);
+    let said = run(
+        &machine,
+        &[
+            "drill",
+            "run",
+            "by-hand",
+            "--snapshot",
+            "db@latest",
+            "--sandbox",
+            &place,
+            "--check-command",
+            &command,
+        ],
+    );
+    assert_eq!(lent.ask(&["GET", "precious"]), "1", "{}{}", said.stdout, said.stderr);
+    assert!(lent.ask(&["ACL", "USERS"]).contains("colleague"));
+    assert!(
+        (said.stdout.clone() + &said.stderr).contains("is not the one that was lent"),
+        "{}{}",
+        said.stdout,
+        said.stderr
+    );
+    drop(other);
 }
 
 #[test]

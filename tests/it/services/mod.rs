@@ -12,6 +12,7 @@ pub mod kubernetes;
 pub mod mariadb;
 pub mod postgres;
 pub mod redis;
+pub mod relay;
 pub mod seaweed;
 pub mod sshd;
 pub mod victoria;

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::conformance::{self, Subject};
 use crate::cli::Machine;
 use crate::services::influx::Influx;
+use crate::services::relay::Relay;
 
 struct Store {
     influx: Influx,
@@ -119,6 +120,41 @@ fn a_server_that_takes_no_backups_or_dies_gives_no_snapshot() {
     store.influx.server.signal(Signal::KILL);
     let said = machine.said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 1, "{}", said.stderr);
+    let listed = machine.run(&["--json", "snapshots"]);
+    assert_eq!(listed.json().as_array().map(Vec::len), Some(0), "{}", listed.stdout);
+    assert!(std::fs::read_dir(machine.path("tmp")).unwrap().next().is_none());
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_a_shard_gives_no_snapshot() {
+    let mut store = Store::new();
+    store.fill();
+    // Nothing that compresses, so that there is a middle.
+    let mut number = 1_u64;
+    let mut line = |n: u64| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("noise v={} {}\n", number as f64 / 7.0, (1_700_000_000 + n) * 1_000_000_000)
+    };
+    let lines: String = (0..100_000).map(&mut line).collect();
+    store.influx.write("shop", "autogen", &lines);
+    let machine = Machine::with_repository();
+    std::fs::create_dir_all(machine.path("tmp")).unwrap();
+    let relay = Relay::start(store.influx.backup_port, 200 << 10);
+    let address =
+        format!("influxdb://127.0.0.1:{}/shop?backup=127.0.0.1:{}", store.influx.port(), relay.port);
+    let mut command = machine.raw(&["backup", &address]);
+    command.env("TMPDIR", machine.path("tmp")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    relay.reached();
+    store.influx.server.kill();
+    relay.go_on();
+    let said = machine.said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    let gone = format!(
+        "back up database \"shop\": the server that takes backups at 127.0.0.1:{} is gone",
+        relay.port
+    );
+    assert!(said.stderr.contains(&gone) && said.stderr.contains("hint: its log"), "{}", said.stderr);
     let listed = machine.run(&["--json", "snapshots"]);
     assert_eq!(listed.json().as_array().map(Vec::len), Some(0), "{}", listed.stdout);
     assert!(std::fs::read_dir(machine.path("tmp")).unwrap().next().is_none());

@@ -1,9 +1,11 @@
 //! VictoriaMetrics: series exported and imported, or its files through the storage path.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conformance::{self, Subject};
 use crate::cli::Machine;
+use crate::services::relay::Relay;
 use crate::services::victoria::{Victoria, content};
 
 struct Store {
@@ -121,6 +123,62 @@ fn points_that_a_server_drops_are_missed() {
     let said = machine.run(&["restore", "latest", "--to", &forgetful.address()]);
     assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains("-retentionPeriod"), "{}", said.stderr);
+}
+
+/// Points of one series with all sorts of magnitudes: what a server keeps of them depends on their neighbours.
+fn uneven(numbers: std::ops::Range<u64>) -> String {
+    let line = |n: u64| {
+        let value = (n as f64 + 0.1).sqrt() * 10_f64.powi((n % 25) as i32 - 8);
+        format!("uneven,of={} v={value} {}\n", n % 3, (1_700_000_000 + n * 7) * 1_000_000_000)
+    };
+    numbers.map(line).collect()
+}
+
+#[test]
+fn values_that_a_server_changes_fail_the_proof_and_rounding_does_not() {
+    let mut store = Store::new();
+    store.fill();
+    store.victoria.write(&uneven(0..5000));
+    let machine = Machine::with_repository();
+    assert_eq!(machine.run(&["backup", &store.address()]).code, 0);
+    let exact = Victoria::start();
+    let said = machine.run(&["restore", "latest", "--to", &exact.address()]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("their values are the same"), "{}", said.stdout);
+    // It keeps so many bits of each value, without a word.
+    let coarse = Victoria::start_with(None, &["-precisionBits=8"]);
+    let said = machine.run(&["restore", "latest", "--to", &coarse.address()]);
+    assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
+    for part in ["what came back is not what was captured", &coarse.address(), "-precisionBits"] {
+        assert!(said.stderr.contains(part), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_gives_no_snapshot() {
+    let mut store = Store::new();
+    store.fill();
+    for begin in 0..4 {
+        store.victoria.write(&points("cpu", begin * 100_000..(begin + 1) * 100_000));
+    }
+    let machine = Machine::with_repository();
+    std::fs::create_dir_all(machine.path("tmp")).unwrap();
+    let relay = Relay::start(store.victoria.port(), 1 << 20);
+    let address = format!("victoria://127.0.0.1:{}", relay.port);
+    let mut command = machine.raw(&["backup", &address]);
+    command.env("TMPDIR", machine.path("tmp")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    relay.reached();
+    store.victoria.server.kill();
+    relay.go_on();
+    let said = machine.said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    for part in [&*format!("127.0.0.1:{}", relay.port), "export", "hint: the server ended"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    let listed = machine.run(&["--json", "snapshots"]);
+    assert_eq!(listed.json().as_array().map(Vec::len), Some(0), "{}", listed.stdout);
+    assert!(std::fs::read_dir(machine.path("tmp")).unwrap().next().is_none());
 }
 
 #[test]

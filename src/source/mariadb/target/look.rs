@@ -203,9 +203,9 @@ impl MariaTarget {
         let comment =
             "a restore by lifeboat is under way here, or broke off: run it again, or drop this database";
         sql.push_str(&format!(
-            "CREATE TABLE {}.`{MARK}` (state varchar(20) NOT NULL, kept varchar(64) NOT NULL, script longblob NOT NULL)
-             ENGINE=InnoDB COMMENT={};",
+            "CREATE TABLE {}.`{MARK}` ({}) ENGINE=InnoDB COMMENT={};",
             ident(work),
+            super::note::COLUMNS,
             literal(comment)
         ));
         let what = format!("make database {name:?}");

@@ -11,6 +11,8 @@
 
 mod load;
 mod look;
+mod names;
+mod note;
 mod place;
 mod prove;
 
@@ -106,17 +108,18 @@ impl MariaTarget {
     fn put_users(&mut self) -> Result<(), SourceError> {
         let Some((_, sections)) = self.users.take() else { return Ok(()) };
         let names: Vec<_> = self.plans.iter().map(|plan| (plan.from.clone(), plan.name.clone())).collect();
-        let (made, left) = match users::restore(self.reach()?, &sections, &names, self.flags.replace_users) {
+        let done = match users::restore(self.reach()?, &sections, &names, self.flags.replace_users) {
             Ok(done) => done,
             Err(cancelled @ SourceError::Cancelled(_)) => return Err(cancelled),
             Err(error) => {
                 self.world.cancel.check()?;
                 let why = users::server_said(&error);
-                self.not_done
-                    .push(format!("users and their rights were not restored, or not all of them: {why}"));
+                self.not_done.push(format!("users and their rights were not restored: {why}"));
                 return Ok(());
             }
         };
+        let users::Restored { made, left, failed } = done;
+        self.not_done.extend(failed);
         if !left.is_empty() {
             self.warnings.push(format!(
                 "users that exist were left as they are (--replace-roles makes them anew): {}",

@@ -21,6 +21,7 @@ pub(super) use prove::escape_names;
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 
@@ -33,6 +34,14 @@ use super::tools::Toolset;
 use crate::source::capture::SourceError;
 use crate::source::target::{Returned, StoredPart, Target};
 
+/// What a restore made that belongs to the whole server, as it makes it: whoever takes it away again takes that and
+/// nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    pub roles: Vec<String>,
+    pub tablespaces: Vec<String>,
+}
+
 /// What a restore may do.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreFlags {
@@ -44,6 +53,8 @@ pub struct RestoreFlags {
     pub after_sql: Option<PathBuf>,
     /// Sessions that restore at once; more than one spools the archive to a file first.
     pub jobs: u32,
+    /// Where it is written down what was made, also by a restore that fails.
+    pub made: Arc<Mutex<Made>>,
 }
 
 /// See the module.

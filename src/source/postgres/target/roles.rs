@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Read;
+use std::sync::PoisonError;
 
 use super::super::error::PostgresError;
 use super::super::globals::{self, About};
@@ -59,7 +60,16 @@ impl PostgresTarget {
             if !wanted {
                 continue;
             }
-            if let Err(error) = session.query("restore the roles", sql) {
+            let done = session.query("restore the roles", sql);
+            if done.is_ok() {
+                let mut made = self.flags.made.lock().unwrap_or_else(PoisonError::into_inner);
+                match &statement.about {
+                    About::MakeRole(role) if !roles.contains(role) => made.roles.push(role.clone()),
+                    About::MakeTablespace(space) => made.tablespaces.push(space.clone()),
+                    _ => {}
+                }
+            }
+            if let Err(error) = done {
                 self.world.cancel.check()?;
                 let about = match &statement.about {
                     // The statement itself may hold a password.

@@ -111,6 +111,51 @@ fn several_databases_are_one_snapshot_with_users_and_their_rights() {
     assert_eq!(maria.sql("plain", "SELECT * FROM t"), "1");
 }
 
+/// One account cannot be made anew: it is what it was, the others are the snapshot's, and it is named.
+#[test]
+fn an_account_that_cannot_be_made_anew_stays_what_it_was() {
+    let maria = Maria::start(&["--skip-name-resolve"]);
+    maria.sql(
+        "",
+        "CREATE DATABASE shop; CREATE TABLE shop.t (a int); CREATE DATABASE other; CREATE TABLE other.t (a int);
+         CREATE ROLE base; GRANT SELECT ON shop.* TO base; CREATE ROLE staff; GRANT base TO staff;
+         GRANT INSERT ON shop.t TO staff; CREATE USER member@'%'; GRANT staff TO member@'%';
+         CREATE USER a@'%' IDENTIFIED BY 'a'; CREATE USER b@'%' IDENTIFIED BY 'b'; CREATE USER c@'%' IDENTIFIED BY 'c';
+         GRANT staff TO a@'%'; SET DEFAULT ROLE staff FOR a@'%'; GRANT SELECT ON other.t TO b@'%'; GRANT UPDATE ON shop.t TO c@'%';
+         CREATE ROLE d; GRANT SELECT (a) ON other.t TO d; GRANT SELECT ON other.t TO staff; REVOKE SELECT ON other.t FROM staff;
+         CREATE USER fresh@'%'; GRANT SELECT ON other.t TO fresh@'%'; GRANT SELECT ON shop.t TO fresh@'%'",
+    );
+    let shown = |names: &[&str]| -> String {
+        let show = |name: &&str| format!("SHOW GRANTS FOR {name};");
+        maria.sql("", &names.iter().map(show).collect::<String>())
+    };
+    let (good, bad) = (["a@'%'", "c@'%'", "staff", "base"], ["b@'%'", "d"]);
+    let captured = shown(&good);
+    let machine = Machine::with_repository();
+    back_up(&machine, &maria.address("shop"));
+    // Since then.
+    maria.sql(
+        "",
+        "DROP DATABASE other; DROP DATABASE shop; ALTER USER a@'%' IDENTIFIED BY 'new'; ALTER USER b@'%' IDENTIFIED BY 'new';
+         REVOKE ALL PRIVILEGES, GRANT OPTION FROM b@'%'; GRANT INSERT ON *.* TO b@'%'; GRANT staff TO b@'%';
+         GRANT DELETE ON *.* TO c@'%'; GRANT DELETE ON *.* TO staff; DROP USER fresh@'%';
+         GRANT INSERT ON *.* TO d; GRANT base TO d; REVOKE SELECT (a) ON other.t FROM d",
+    );
+    let (before, member) = (shown(&bad), shown(&["member@'%'"]));
+    let said = machine.run(&["restore", "latest", "--to", &maria.address("shop"), "--replace-roles"]);
+    assert_eq!(said.code, 3, "{}{}", said.stdout, said.stderr);
+    assert_eq!(shown(&good), captured, "{}", said.stderr);
+    assert_eq!(shown(&bad), before, "{}", said.stderr);
+    assert_eq!(shown(&["member@'%'"]), member, "a role made anew stays with those who have it");
+    for line in [
+        "user b@% could not be made anew and is what it was: ERROR 1146",
+        "role d could not be made anew and is what it was: ERROR 1146",
+        "user fresh@% was made, without all of its rights: ERROR 1146",
+    ] {
+        assert!(said.stderr.contains(line), "{line}: {}", said.stderr);
+    }
+}
+
 /// Money moves between two tables in transactions all the while: the sum must be what it always is.
 #[test]
 fn a_capture_beside_a_writer_is_of_one_moment() {

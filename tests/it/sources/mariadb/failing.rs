@@ -10,7 +10,7 @@ use crate::cli::{Machine, Said};
 use crate::services::mariadb::{Maria, shared};
 
 /// Starts the binary, its files below the machine's folder.
-fn spawn(machine: &Machine, arguments: &[&str]) -> Child {
+pub fn spawn(machine: &Machine, arguments: &[&str]) -> Child {
     std::fs::create_dir_all(machine.path("tmp")).unwrap();
     let mut command = machine.raw(arguments);
     command.env("TMPDIR", machine.path("tmp"));
@@ -55,7 +55,7 @@ fn child_of(parent: u32, program: &str) -> Option<i32> {
     })
 }
 
-fn kill(pid: i32, signal: Signal) {
+pub fn kill(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 

@@ -1,9 +1,15 @@
 //! A database that is replaced: exchanged whole, the old one kept, or left exactly as it was.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
 use super::content::full;
+use super::failing::{kill, spawn};
 use super::{back_up, restore};
 use crate::cli::Machine;
-use crate::services::mariadb::shared;
+use crate::services::mariadb::{Maria, shared};
 
 fn kept(said: &str) -> String {
     let (_, rest) = said.split_once(" are kept in \"").unwrap();
@@ -73,6 +79,196 @@ fn an_exchange_that_fails_half_way_leaves_the_old_database_as_it_was() {
     maria.sql("", "DROP USER weak@'127.0.0.1'");
 }
 
+/// A session that keeps a lock until it is dropped.
+struct Holding(std::process::Child);
+
+impl Holding {
+    fn new(maria: &Maria, sql: &str) -> Self {
+        let mut client = maria.tool("mariadb");
+        client.args(["-N", "-B", "--unbuffered"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = client.spawn().unwrap();
+        let sql = format!("{sql}; SELECT 'held';\n");
+        client.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
+        let mut lines = BufReader::new(client.stdout.as_mut().unwrap()).lines();
+        while lines.next().unwrap().unwrap() != "held" {}
+        Self(client)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// The session whose statement is like this and waits for somebody's lock.
+fn waiting(maria: &Maria, like: &str) -> String {
+    let sql = format!(
+        "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE '{like}' AND STATE LIKE 'Waiting%'"
+    );
+    loop {
+        let id = maria.sql("", &sql);
+        if !id.is_empty() {
+            return id;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Between two looks at a server.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// What an exchange asks before it is undone; it waits for whom events' statements wait for.
+const LOOKS: &str = "SELECT ''e'', EVENT_NAME%";
+
+/// Where a restore is stopped once the tables have changed places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Old views and routines are about to go.
+    Clearing,
+    /// The new ones are half there.
+    Dressing,
+    /// The old ones are about to come to the old tables.
+    DressingOld,
+    /// Somebody pressed Ctrl-C while the new ones came, and killed it while all was put back.
+    Undoing,
+}
+
+/// Starts a restore of `latest`, kills it where it is told to, and returns what keeps its last statement from ending.
+fn killed_at(stop: Stop, machine: &Machine, maria: &Maria, target: &str) -> Option<Holding> {
+    let lock = match stop {
+        Stop::Clearing => format!("BEGIN; SELECT * FROM {target}.still"),
+        _ => "LOCK TABLES mysql.event READ".to_owned(),
+    };
+    let mut holding = Holding::new(maria, &lock);
+    let mut child = spawn(machine, &["restore", "latest", "--to", &maria.address(target), "--force"]);
+    let new_event = "%CREATE%EVENT `e`%";
+    let mut session = match stop {
+        Stop::Clearing => waiting(maria, "DROP VIEW%"),
+        _ => waiting(maria, new_event),
+    };
+    if matches!(stop, Stop::DressingOld | Stop::Undoing) {
+        if stop == Stop::Undoing {
+            kill(child.id().cast_signed(), Signal::INT);
+            // What was begun is still being done, and waited for.
+            waiting(maria, LOOKS);
+        }
+        let routines = Holding::new(maria, "LOCK TABLES mysql.proc READ");
+        holding = routines;
+        session = waiting(maria, "%FUNCTION `old_f`%");
+    }
+    kill(child.id().cast_signed(), Signal::KILL);
+    child.wait().unwrap();
+    if stop == Stop::Clearing {
+        return Some(holding);
+    }
+    maria.sql("", &format!("KILL {session}"));
+    None
+}
+
+/// Somebody waits for the statements of an earlier step to end.
+fn waiting_for_step(maria: &Maria) {
+    let sql = "SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%GET_LOCK(_lifeboat-step-%' AND STATE = 'User lock'";
+    while maria.sql("", sql) == "0" {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+#[test]
+fn a_restore_killed_after_its_rename_loses_nothing_of_the_old_database() {
+    let maria = shared();
+    for stop in [Stop::Clearing, Stop::Dressing, Stop::DressingOld, Stop::Undoing] {
+        let (source, target) = (maria.database(), maria.database());
+        let routine = match stop {
+            Stop::DressingOld | Stop::Undoing => "",
+            _ => "CREATE FUNCTION old_f() RETURNS int RETURN 2;",
+        };
+        maria.sql(
+            &source,
+            &format!(
+                "CREATE TABLE t (a int); INSERT INTO t VALUES (1); {routine} CREATE VIEW v AS SELECT * FROM t;
+                 CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;
+                 CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1"
+            ),
+        );
+        maria.sql(
+            &target,
+            "CREATE TABLE t (b int); CREATE TABLE only_here (a int); INSERT INTO only_here VALUES (7);
+             CREATE FUNCTION old_f() RETURNS int RETURN 1; CREATE PROCEDURE old_p() SELECT 'it''s';
+             CREATE VIEW still AS SELECT 1 AS one; CREATE VIEW old_v AS SELECT * FROM only_here;
+             CREATE SEQUENCE numbers; ALTER TABLE t ADD n bigint DEFAULT NEXTVAL(numbers);
+             CREATE TRIGGER old_g BEFORE INSERT ON only_here FOR EACH ROW SET NEW.a = old_f()",
+        );
+        if stop == Stop::Clearing {
+            maria.sql(&target, "CREATE EVENT old_e ON SCHEDULE EVERY 1 DAY DO SELECT 1");
+        }
+        let before = maria.text(&target);
+        let machine = Machine::with_repository();
+        back_up(&machine, &maria.address(&source));
+        let holding = killed_at(stop, &machine, maria, &target);
+
+        let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"]);
+        if let Some(holding) = holding {
+            // The client of the killed one still runs its script; the next restore lets it.
+            waiting_for_step(maria);
+            drop(holding);
+        }
+        let said = machine.said(child.wait_with_output().unwrap());
+        assert_eq!(said.code, 0, "{stop:?}: {}{}", said.stdout, said.stderr);
+        let said = said.stdout + &said.stderr;
+        let old = match stop {
+            Stop::Undoing => kept(&said),
+            _ => {
+                let (_, rest) = said.split_once("all that was there before it is in \"").unwrap();
+                rest.split('"').next().unwrap().to_owned()
+            }
+        };
+        assert_eq!(maria.text(&old).replace(" DISABLE DO ", " ENABLE DO "), before, "{stop:?}: {said}");
+        assert_eq!(maria.text(&target), maria.text(&source), "{stop:?}");
+        maria
+            .sql(&old, "INSERT INTO t (b) VALUES (1); INSERT INTO only_here VALUES (8); SELECT * FROM old_v");
+        let left = maria.databases(&target);
+        assert!(!left.contains("lifeboat"), "{stop:?}: {left}");
+        assert_eq!(left.lines().count(), if stop == Stop::Undoing { 2 } else { 3 }, "{stop:?}: {left}");
+    }
+}
+
+#[test]
+fn an_exchange_that_fails_after_its_rename_leaves_the_old_database_as_it_was() {
+    let maria = shared();
+    let (source, target) = (full(maria), full(maria));
+    maria.sql(
+        &target,
+        "DROP EVENT e; INSERT INTO par VALUES (7); CREATE VIEW old_view AS SELECT 1; CREATE FUNCTION old_f() RETURNS int RETURN 1",
+    );
+    let old = maria.text(&target);
+    let machine = Machine::with_repository();
+    back_up(&machine, &maria.address(&source));
+    // The old one has no event to be moved; the new one's may not be made.
+    maria.sql(
+        "",
+        "CREATE USER weak@'127.0.0.1'; GRANT ALL ON *.* TO weak@'127.0.0.1'; REVOKE EVENT ON *.* FROM weak@'127.0.0.1'",
+    );
+    let address = maria.address(&target).replace("root@", "weak@");
+    let said = machine.run(&["restore", "latest", "--to", &address, "--force"]);
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("put up views"), "{}", said.stderr);
+    assert_eq!(maria.text(&target), old, "{}", said.stderr);
+    assert_eq!(maria.databases(&target), target, "nothing is left");
+    // Interrupted there: the same.
+    let holding = Holding::new(maria, "LOCK TABLES mysql.event READ");
+    let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"]);
+    waiting(maria, "%CREATE%EVENT `e`%");
+    kill(child.id().cast_signed(), Signal::INT);
+    waiting(maria, LOOKS);
+    drop(holding);
+    let said = machine.said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 130, "{}{}", said.stdout, said.stderr);
+    assert_eq!(maria.text(&target), old, "{}", said.stderr);
+    assert_eq!(maria.databases(&target), target, "nothing is left");
+    maria.sql("", "DROP USER weak@'127.0.0.1'");
+}
+
 #[test]
 fn what_an_earlier_restore_left_is_told_from_what_is_not_ours() {
     let maria = shared();
@@ -80,7 +276,7 @@ fn what_an_earlier_restore_left_is_told_from_what_is_not_ours() {
     maria.sql(&source, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
     let machine = Machine::with_repository();
     back_up(&machine, &maria.address(&source));
-    let mark = "CREATE TABLE _lifeboat_restore (state varchar(20), kept varchar(64), script longblob); CREATE TABLE half (a int)";
+    let mark = "CREATE TABLE _lifeboat_restore (number int, kind varchar(20), script longblob); CREATE TABLE half (a int)";
     maria.sql(&target, mark);
     let said = restore(&machine, &["latest", "--to", &maria.address(&target)]);
     assert!(said.contains("broke off; what it left was dropped"), "{said}");
@@ -91,8 +287,10 @@ fn what_an_earlier_restore_left_is_told_from_what_is_not_ours() {
     maria.sql(
         &format!("{target}_lifeboat_new"),
         &format!(
-            "INSERT INTO _lifeboat_restore VALUES ('exchange', '{target}_before_x',
-             'CREATE TRIGGER back BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;')"
+            r#"INSERT INTO _lifeboat_restore VALUES
+                 (0, 'trigger', 'CREATE TRIGGER back BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;'),
+                 (1, 'names', '{{"kept": "{target}_before_x", "new": ["half"], "old": {{"tables": ["t"], "views": [],
+                  "triggers": ["back"], "routines": [], "events": []}}}}')"#
         ),
     );
     let said = restore(&machine, &["latest", "--to", &maria.address(&target), "--force"]);
