@@ -84,6 +84,17 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `1 run`, `7 runs`, `1 repository`, `2 repositories`.
+pub fn plural(number: u64, one: &str) -> String {
+    let many = match one.strip_suffix('y') {
+        _ if number == 1 => one.to_owned(),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if one.ends_with(['s', 'x']) || one.ends_with("ch") => format!("{one}es"),
+        _ => format!("{one}s"),
+    };
+    format!("{} {many}", count(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +140,12 @@ mod tests {
         {
             assert_eq!(human(bytes).to_string(), text);
         }
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let said = [(1, "repository"), (2, "repository"), (0, "run"), (1234, "key"), (2, "match")];
+        let said = said.map(|(number, one)| plural(number, one));
+        assert_eq!(said, ["1 repository", "2 repositories", "0 runs", "1 234 keys", "2 matches"]);
     }
 }

@@ -11,6 +11,7 @@ use reqwest::{Method, Response};
 use tokio::runtime::Handle;
 
 use super::cancel::{Cancel, Cancelled};
+use super::causes::causes;
 use super::secret::Secret;
 
 /// How often a wait looks whether the run was cancelled.
@@ -46,14 +47,7 @@ pub struct Http {
 
 /// Every cause on one line, without the URL: its query may be long, and says nothing the operation does not.
 fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(&error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    causes(&error.without_url())
 }
 
 impl Http {

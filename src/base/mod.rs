@@ -2,6 +2,7 @@
 
 pub mod byte_size;
 pub mod cancel;
+pub mod causes;
 pub mod clock;
 pub mod http;
 pub mod order;

@@ -1,6 +1,6 @@
 //! `config check`: the file is read and looked over; nothing is reached and nothing is run.
 
-use super::text::count;
+use super::text::plural;
 use super::{CliError, Context, Exit};
 
 #[derive(Debug, clap::Args)]
@@ -45,15 +45,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
             "drills": file.drill.keys().collect::<Vec<_>>(),
         }))?;
     } else if !context.quiet {
-        let number = |number: usize| count(number as u64);
-        context.print(format_args!(
-            "{}: {} repositories, {} jobs, {} stacks, {} drills, all understood",
-            found.path.display(),
-            number(file.repository.len()),
-            number(file.job.len()),
-            number(file.stack.len()),
-            number(file.drill.len()),
-        ))?;
+        let kinds = [
+            (file.machine.len(), "machine"),
+            (file.repository.len(), "repository"),
+            (file.job.len(), "job"),
+            (file.stack.len(), "stack"),
+            (file.drill.len(), "drill"),
+        ];
+        let there = kinds.iter().filter(|(number, _)| *number > 0);
+        let all: Vec<String> = there.map(|(number, one)| plural(*number as u64, one)).collect();
+        let all = if all.is_empty() { "nothing in it".to_owned() } else { all.join(", ") };
+        context.print(format_args!("{}: {all}, all understood", found.path.display()))?;
     }
     Ok(Exit::Ok)
 }

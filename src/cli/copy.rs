@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::filter::FilterArgs;
 use super::new_secret::read_password_file;
 use super::snapshots::short;
-use super::text::{count, shown};
+use super::text::{count, plural, shown};
 use super::{CliError, Context, Exit, prompt};
 use crate::app::{self, AppError};
 use crate::base::byte_size;
@@ -162,9 +162,8 @@ pub(super) fn tell(outcome: &CopyOutcome, dry_run: bool, context: &Context) -> R
     }
     for failed in &outcome.failed {
         let id = failed.snapshot.map_or(String::new(), |id| short(&id));
-        let noun = if failed.lost_count == 1 { "path" } else { "paths" };
-        let lost = count(failed.lost_count);
-        context.warn(format_args!("not copied: snapshot {id}: {lost} {noun} cannot be read"));
+        let lost = plural(failed.lost_count, "path");
+        context.warn(format_args!("not copied: snapshot {id}: {lost} cannot be read"));
         for (path, why) in failed.lost.iter().take(SHOWN) {
             context.warn(format_args!("  {}: {why}", shown(path)));
         }

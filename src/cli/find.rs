@@ -7,7 +7,7 @@ use super::filter::FilterArgs;
 use super::ls::keep;
 use super::paths::open_to_read;
 use super::snapshots::short;
-use super::text::{count, iso_time, local_time, shown};
+use super::text::{iso_time, local_time, plural, shown};
 use super::{CliError, Context, Exit};
 use crate::base::byte_size;
 use crate::engine::find::{FindKind, FindOptions, find};
@@ -129,15 +129,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     out.finish()?;
     if !context.json {
         context.note(format_args!(
-            "{} matches in {} snapshots",
-            count(found.matches),
-            count(found.snapshots)
+            "{} in {}",
+            plural(found.matches, "match"),
+            plural(found.snapshots, "snapshot")
         ));
     }
     if found.unreadable_pages == 0 {
         return Ok(Exit::Ok);
     }
-    let pages = count(found.unreadable_pages);
-    context.warn(format_args!("{pages} pages of trees are damaged and were not searched"));
+    let pages = plural(found.unreadable_pages, "page");
+    context.warn(format_args!("{pages} of trees, damaged, could not be searched"));
     Ok(Exit::Damage)
 }

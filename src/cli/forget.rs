@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::filter::FilterArgs;
 use super::snapshots::SHORT_ID_CHARS;
-use super::text::{local_time, table};
+use super::text::{local_time, plural, table};
 use super::{CliError, Context, Exit};
 use crate::engine::forget::{self, ForgetOptions, ForgetOutcome, ForgetPlan, Target};
 use crate::policy::period::Period;
@@ -126,8 +126,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     }
     let mut outcome = None;
     if !args.dry_run && count > 0 {
-        let noun = if count == 1 { "snapshot" } else { "snapshots" };
-        context.confirm(&format!("forget {count} {noun}"))?;
+        context.confirm(&format!("forget {}", plural(count as u64, "snapshot")))?;
         let (progress, display) = context.progress();
         outcome = Some(forget::apply(&repo, &plan, progress.as_ref(), &context.cancel).await?);
         drop(display);

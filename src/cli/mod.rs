@@ -43,6 +43,7 @@ mod new_secret;
 pub mod output;
 mod paths;
 mod plan;
+mod production;
 pub mod progress;
 mod prompt;
 mod prune;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::text::{count, table};
+use super::text::{count, plural, table};
 use super::{CliError, Context, Exit};
 use crate::base::byte_size;
 use crate::config::parse_duration;
@@ -98,9 +98,9 @@ fn shown(plan: &PrunePlan) -> String {
         row("condemned, to delete now", plan.due),
     ];
     format!(
-        "{}\n{} snapshots need {}; {} unneeded stay in packs that are not worth rewriting",
+        "{}\nneeded by {}: {}; {} unneeded stay in packs that are not worth rewriting",
         table(&rows, &[1, 2]),
-        count(plan.snapshots),
+        plural(plan.snapshots, "snapshot"),
         bytes(plan.used_bytes),
         bytes(plan.unused_left_bytes),
     )
@@ -116,10 +116,17 @@ fn told(outcome: &PruneOutcome, grace: Duration) -> String {
         parts.push(format!("condemned {}, deleted by a prune in {after}", bytes(outcome.condemned.bytes)));
     }
     if outcome.deleted.packs > 0 {
-        parts.push(format!("deleted {} packs, {}", outcome.deleted.packs, bytes(outcome.deleted.bytes)));
+        parts.push(format!(
+            "deleted {}, {}",
+            plural(outcome.deleted.packs, "pack"),
+            bytes(outcome.deleted.bytes)
+        ));
     }
     if outcome.kept.packs > 0 {
-        parts.push(format!("kept {} condemned packs whose content this key cannot tell", outcome.kept.packs));
+        parts.push(format!(
+            "kept {} whose content this key cannot tell",
+            plural(outcome.kept.packs, "condemned pack")
+        ));
     }
     if parts.is_empty() { "nothing to do".to_owned() } else { parts.join("; ") }
 }

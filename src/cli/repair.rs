@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::text::count;
+use super::text::{count, plural};
 use super::verify::{advice, costs, findings, judge, scratch};
 use super::{CliError, Context, Exit};
 use crate::base::byte_size;
@@ -94,8 +94,8 @@ fn plan_text(plan: &IndexPlan) -> String {
     let mut lines = Vec::new();
     lines.extend(plan.keyring.iter().map(|name| format!("{name} is put back from a manifest")));
     lines.extend(plan.unreadable.iter().map(|(name, why)| format!("{name} cannot be read: {why}")));
-    let (packs, replaced) = (count(plan.packs as u64), count(plan.replaced.len() as u64));
-    lines.push(format!("the directories of {packs} packs make a new index; {replaced} objects are replaced"));
+    let (packs, replaced) = (plural(plan.packs as u64, "pack"), plural(plan.replaced.len() as u64, "object"));
+    lines.push(format!("a new index is made from the directories of {packs}; it replaces {replaced}"));
     lines.join("\n")
 }
 
@@ -105,10 +105,10 @@ fn done_text(done: &IndexOutcome, outcome: &VerifyOutcome) -> String {
         let rest = if *is_kept { "the old index still knows its chunks" } else { "its chunks are lost" };
         lines.push(format!("{name} has no readable directory: {why}; {rest}"));
     }
-    let (packs, chunks) = (count(done.packs), count(done.chunks));
+    let (packs, chunks) = (plural(done.packs, "pack"), plural(done.chunks, "chunk"));
     lines.push(format!(
-        "indexed {packs} packs with {chunks} chunks: {} index objects written, {} removed",
-        count(done.written),
+        "indexed {packs} with {chunks}: {} written, {} removed",
+        plural(done.written, "index object"),
         count(done.removed)
     ));
     lines.extend(rest(outcome));
@@ -203,25 +203,25 @@ fn packs_text(plan: &PacksPlan, with_replica: bool) -> String {
         lines.push("no pack that counts is damaged".to_owned());
     } else {
         let moved = byte_size::human(plan.moved_bytes);
-        let packs = count(plan.packs.len() as u64);
-        lines.push(format!("{moved} move to new packs; {packs} packs are condemned: a prune deletes them"));
+        let packs = plural(plan.packs.len() as u64, "pack");
+        lines.push(format!("{moved} move to new packs; {packs} condemned, which a prune deletes"));
     }
     if with_replica {
-        let (there, lost) = (count(plan.replica_chunks), count(plan.lost_chunks));
-        lines.push(format!("the replica has {there} of {lost} lost chunks that snapshots need"));
+        let (there, lost) = (count(plan.replica_chunks), plural(plan.lost_chunks, "lost chunk"));
+        lines.push(format!("the replica has {there} of {lost} that snapshots need"));
     }
     lines.join("\n")
 }
 
 fn packs_done_text(done: &PacksOutcome, outcome: &VerifyOutcome) -> String {
     let mut lines = vec![format!(
-        "condemned {} packs; wrote {} packs, {}",
-        count(done.condemned),
-        count(done.written_packs),
+        "condemned {}; wrote {}, {}",
+        plural(done.condemned, "pack"),
+        plural(done.written_packs, "pack"),
         byte_size::human(done.written_bytes)
     )];
     if done.failed_blocks > 0 {
-        lines.push(format!("{} blocks could not be read a second time", count(done.failed_blocks)));
+        lines.push(format!("{} could not be read a second time", plural(done.failed_blocks, "block")));
     }
     lines.extend(rest(outcome));
     lines.join("\n")

@@ -10,8 +10,8 @@ use super::filter::FilterArgs;
 use super::paths::{JsonPath, open_to_read, select, shown_key};
 use super::restore_stack::{self, StackArgs};
 use super::snapshots::short;
-use super::text::{count, shown, span};
-use super::{CliError, Context, Exit, restore_service};
+use super::text::{count, plural, shown, span};
+use super::{CliError, Context, Exit, production, restore_service};
 use crate::app::services;
 use crate::base::byte_size;
 use crate::engine::read::fetch::FetchOptions;
@@ -66,6 +66,10 @@ pub struct Args {
     /// Show what would be done
     #[arg(short = 'n', long, visible_alias = "plan")]
     pub(super) dry_run: bool,
+    /// The word that `environment` in the configuration file asks for before what its jobs back up is restored into
+    /// [env: LIFEBOAT_CONFIRM]
+    #[arg(long, value_name = "WORD")]
+    pub(super) confirm: Option<String>,
     /// Write differing pieces into existing files: less disk space and writing, but an interruption leaves a mix
     #[arg(long)]
     in_place: bool,
@@ -169,10 +173,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return Err(CliError::usage("what to restore, and where to?"));
     };
     let options = args.options_for(target)?;
+    let service = target.to_str().filter(|text| services::is_service(text));
+    if let Some(address) = service.filter(|_| !args.dry_run) {
+        production::agree_for_service(address, args.confirm.as_ref(), context)?;
+    }
     let repo = open_to_read(context).await?;
     let selected = select(context, &repo, what, &Filter::from(args.snapshots)).await?;
-    if let Some(address) = target.to_str().filter(|text| services::is_service(text)) {
-        return restore_service::run(address, args.service.flags(), &repo, &selected, context).await;
+    if let Some(address) = service {
+        let flags = args.service.flags();
+        return match args.dry_run {
+            true => restore_service::plan(address, flags, &repo, &selected, context).await,
+            false => restore_service::run(address, flags, &repo, &selected, context).await,
+        };
     }
     let (counters, display) = context.progress();
     let mut planned = None;
@@ -220,10 +232,7 @@ fn consent(plan: &Plan, target: &std::path::Path, context: &Context) -> Result<(
 }
 
 fn paths(number: usize) -> String {
-    match number {
-        1 => "1 path".to_owned(),
-        number => format!("{} paths", count(number as u64)),
-    }
+    plural(number as u64, "path")
 }
 
 /// As many descriptors as this process may have anyway.
@@ -280,21 +289,21 @@ fn show_plan(
     }
     let mut out = context.out();
     out.line(format_args!(
-        "would restore {} files ({}) and {} folders of snapshot {} into {}",
-        count(plan.files),
+        "would restore {} ({}) and {} of snapshot {} into {}",
+        plural(plan.files, "file"),
         byte_size::human(plan.bytes),
-        count(plan.directories),
+        plural(plan.directories, "folder"),
         short(&selected.snapshot.id),
         options.target.display()
     ))?;
     out.line(format_args!(
-        "  new       {} files, {}",
-        count(plan.new_files),
+        "  new       {}, {}",
+        plural(plan.new_files, "file"),
         byte_size::human(plan.new_bytes)
     ))?;
     out.line(format_args!(
-        "  compared  {} files, {}; {} differ by size or mtime",
-        count(plan.existing_files),
+        "  compared  {}, {}; {} differ by size or mtime",
+        plural(plan.existing_files, "file"),
         byte_size::human(plan.existing_bytes),
         count(plan.differing_files)
     ))?;
@@ -354,8 +363,8 @@ fn report(
         warn_all(context, "not restored", &outcome.failed);
         warn_all(context, "restored without all attributes", &outcome.attributes);
         if outcome.owners_not_set > 0 {
-            let paths = count(outcome.owners_not_set);
-            context.note(format_args!("{paths} paths belong to you now: only root can give files away"));
+            let paths = plural(outcome.owners_not_set, "path");
+            context.note(format_args!("{paths} now of yours: only root can give files away"));
         }
     }
     let nothing = outcome.files + outcome.directories + outcome.others + outcome.skipped == 0;
@@ -377,8 +386,8 @@ pub(super) fn exit_of(outcome: &Outcome) -> Exit {
 
 fn summary(outcome: &Outcome, selected: &Selected, options: &RestoreOptions, seconds: f64) -> String {
     let mut text = format!(
-        "restored {} files ({}) of snapshot {} into {} in {}",
-        count(outcome.files),
+        "restored {} ({}) of snapshot {} into {} in {}",
+        plural(outcome.files, "file"),
         byte_size::human(outcome.bytes),
         short(&selected.snapshot.id),
         shown(options.target.as_os_str().as_encoded_bytes()),

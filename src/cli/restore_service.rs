@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::backup::service::{refuse_password, surroundings};
 use super::snapshots::short;
-use super::text::{count, span};
+use super::text::{plural, span};
 use super::{CliError, Context, Exit};
 use crate::app::services::{self, TargetFlags};
 use crate::base::byte_size;
 use crate::engine::read::select::Selected;
-use crate::engine::restore::service::to_service;
+use crate::engine::restore::service::{look, to_service};
 use crate::repo::Repository;
-use crate::source::target::Returned;
+use crate::source::target::{Returned, Target};
 
 /// What only a restore into a service knows.
 #[derive(Debug, clap::Args)]
@@ -84,6 +84,47 @@ struct Report<'a> {
     facts: &'a serde_json::Map<String, serde_json::Value>,
 }
 
+/// Opens the service at `address`, which nothing is changed by.
+async fn open(
+    address: &str,
+    flags: TargetFlags,
+    repo: &Repository,
+    context: &Context,
+) -> Result<Box<dyn Target>, CliError> {
+    refuse_password(address)?;
+    let around = surroundings(context, repo);
+    let owned = address.to_owned();
+    let target = tokio::task::spawn_blocking(move || services::target(&owned, flags, &around)).await;
+    Ok(target.map_err(|_| CliError::new(Exit::Failed, "the target panicked: this is a bug"))??)
+}
+
+/// Looks whether `selected` could be restored into the service at `address`, and changes nothing.
+pub async fn plan(
+    address: &str,
+    flags: TargetFlags,
+    repo: &Repository,
+    selected: &Selected,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let target = open(address, flags, repo, context).await?;
+    let found = context.until_cancelled(async { Ok(look(repo, selected, target).await?) }).await?;
+    let (address, snapshot) = (services::shown(address), &selected.snapshot);
+    if context.json {
+        context.json(&serde_json::json!({
+            "dry_run": true, "snapshot": snapshot.id.hex(), "target": address, "parts": found.parts,
+            "bytes": found.bytes,
+        }))?;
+    } else {
+        context.print(format_args!(
+            "would restore {} ({}) of snapshot {} into {address}: nothing there is in the way",
+            plural(found.parts, "part"),
+            byte_size::human(found.bytes),
+            short(&snapshot.id)
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
+
 /// Restores `selected` into the service at `address`.
 pub async fn run(
     address: &str,
@@ -92,13 +133,9 @@ pub async fn run(
     selected: &Selected,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    refuse_password(address)?;
     let start = Instant::now();
-    let around = surroundings(context, repo);
-    let owned = address.to_owned();
+    let target = open(address, flags, repo, context).await?;
     let address = &*services::shown(address);
-    let target = tokio::task::spawn_blocking(move || services::target(&owned, flags, &around)).await;
-    let target = target.map_err(|_| CliError::new(Exit::Failed, "the target panicked: this is a bug"))??;
     let (counters, display) = context.progress();
     let result = to_service(repo, selected, target, counters, &context.cancel).await;
     drop(display);
@@ -142,11 +179,8 @@ pub async fn run(
         context.warn(format_args!("not done: {what}"));
     }
     if !not_done.is_empty() {
-        let things = match not_done.len() {
-            1 => "1 thing that the snapshot holds was".to_owned(),
-            number => format!("{} things that the snapshot holds were", count(number as u64)),
-        };
-        context.note(format_args!("{things} not made, named above: exit code 3"));
+        let things = plural(not_done.len() as u64, "thing");
+        context.note(format_args!("not made, named above: {things} that the snapshot holds: exit code 3"));
     }
     Ok(exit)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::filter::FilterArgs;
-use super::text::{iso_time, local_time, shown, table};
+use super::text::{iso_time, local_time, plural, shown, table};
 use super::{CliError, Context, Exit};
 use crate::base::byte_size;
 use crate::format::manifest::Statistics;
@@ -108,7 +108,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     } else {
         context.print(tables(&rows))?;
         if !list.foreign.is_empty() {
-            context.note(format_args!("{} snapshots of other keys are not shown", list.foreign.len()));
+            let foreign = plural(list.foreign.len() as u64, "snapshot");
+            context.note(format_args!("not shown: {foreign} of other keys"));
         }
     }
     for (object, why) in &damaged {
@@ -158,10 +159,7 @@ fn tables(rows: &[(&Snapshot, Row)]) -> String {
     if parts.is_empty() {
         return "no snapshots".to_owned();
     }
-    parts.push(match rows.len() {
-        1 => "1 snapshot".to_owned(),
-        count => format!("{count} snapshots"),
-    });
+    parts.push(plural(rows.len() as u64, "snapshot"));
     parts.join("\n\n")
 }
 

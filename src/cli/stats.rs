@@ -2,7 +2,7 @@
 
 use super::filter::FilterArgs;
 use super::paths::open_to_read;
-use super::text::{count, table};
+use super::text::{count, plural, table};
 use super::{CliError, Context, Exit};
 use crate::base::byte_size::human;
 use crate::engine::stats::{RepositoryStats, SnapshotStats, of_repository, of_snapshots};
@@ -76,11 +76,11 @@ fn text(counted: &SnapshotStats, whole: &RepositoryStats) -> String {
     }
     objects.push(row(["all".into(), String::new(), human(whole.total_bytes).to_string()]));
     format!(
-        "{} snapshots, {} files, {} folders; {} distinct chunks\n\n{}\n\n{}",
-        count(counted.snapshots),
-        count(counted.files),
-        count(counted.directories),
-        count(counted.chunks),
+        "{}, {}, {}; {}\n\n{}\n\n{}",
+        plural(counted.snapshots, "snapshot"),
+        plural(counted.files, "file"),
+        plural(counted.directories, "folder"),
+        plural(counted.chunks, "distinct chunk"),
         table(&rows, &[1, 2]),
         table(&objects, &[1, 2])
     )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-pub use crate::base::byte_size::count;
+pub use crate::base::byte_size::{count, plural};
 use crate::config::parse_duration;
 use crate::format::entry::Timestamp;
 use crate::format::manifest::NAME_LIMIT;
@@ -49,17 +49,6 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     then.ok_or_else(|| {
         "write a time such as 2026-11-20 or 2026-11-20T02:00, or how long ago: 36h, 30d".to_owned()
     })
-}
-
-/// `1 run`, `7 runs`, `1 repository`, `2 repositories`.
-pub fn plural(number: u64, one: &str) -> String {
-    let many = match one.strip_suffix('y') {
-        _ if number == 1 => one.to_owned(),
-        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
-        _ if one.ends_with(['s', 'x']) => format!("{one}es"),
-        _ => format!("{one}s"),
-    };
-    format!("{} {many}", count(number))
 }
 
 /// A name from storage or disk as one harmless line: what is not UTF-8, or could steer a terminal, is escaped.
@@ -124,13 +113,6 @@ mod tests {
     fn names_stay_on_one_line_and_cannot_steer() {
         assert_eq!(shown(b"a\nb\x1b[2J\xff\\"), "a\\nb\\u{1b}[2J\\xff\\\\");
         assert_eq!(shown("für".as_bytes()), "für");
-    }
-
-    #[test]
-    fn one_is_not_many() {
-        let said = [(1, "repository"), (2, "repository"), (0, "run"), (1234, "key"), (2, "box")];
-        let said = said.map(|(number, one)| plural(number, one));
-        assert_eq!(said, ["1 repository", "2 repositories", "0 runs", "1 234 keys", "2 boxes"]);
     }
 
     #[test]

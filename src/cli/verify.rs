@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::text::{count, table};
+use super::text::{count, plural, table};
 use super::{CliError, Context, Exit};
 use crate::app;
 use crate::base::byte_size;
@@ -171,7 +171,7 @@ pub(super) fn costs(costs: &[Cost]) -> Vec<String> {
         let state = if cost.confirmed { "" } else { " (never confirmed)" };
         let mut what = vec![];
         if cost.files > 0 {
-            what.push(format!("{} files", count(cost.files)));
+            what.push(plural(cost.files, "file"));
         }
         if cost.unlisted > 0 {
             what.push(format!("{} entries that cannot be listed", count(cost.unlisted)));

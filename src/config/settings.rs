@@ -90,6 +90,8 @@ pub struct Settings {
     pub store: StoreOptions,
     pub log: LogSettings,
     pub services: ServiceSettings,
+    /// The word that restoring into production asks for, said beforehand.
+    pub confirm: Option<String>,
     /// What this machine is called.
     pub hostname: String,
     pub user: String,
@@ -108,6 +110,7 @@ impl Settings {
             services: ServiceSettings::of(environment, &store),
             store,
             log: log(overrides, environment)?,
+            confirm: environment.text("LIFEBOAT_CONFIRM")?,
             hostname: environment.machine(),
             user: user(environment),
         })

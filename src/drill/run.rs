@@ -9,6 +9,7 @@ use super::exposure::{Points, WINDOW_DAYS};
 use super::fault::Witness;
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec, validate};
+use crate::base::byte_size::plural;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::engine::EngineError;
@@ -190,7 +191,8 @@ async fn attempt(
         .insert(Points::new(&list, summary, from_timestamp(repo.world.now())))
         .measure(&mut evidence.measured);
     if summary.statistics.problems > 0 {
-        let missing = format!("{} paths that the backup itself could not read", summary.statistics.problems);
+        let missing =
+            format!("{} that the backup itself could not read", plural(summary.statistics.problems, "path"));
         evidence.not_tested.push(missing);
     }
     watch.end("locate", &mut evidence.phases);
@@ -327,9 +329,12 @@ async fn into_folder(
         Some(problem) => {
             let path = crate::repo::tree::path_of_key(&problem.key);
             let path = String::from_utf8_lossy(&path).into_owned();
-            format!("{lost} paths did not come back, the first {path}: {}", problem.message)
+            format!("{} did not come back, the first {path}: {}", plural(lost, "path"), problem.message)
         }
-        None => format!("{} files read back, contents equal; {} folders", outcome.files, outcome.directories),
+        None => {
+            let (files, folders) = (plural(outcome.files, "file"), plural(outcome.directories, "folder"));
+            format!("{files} read back, contents equal; {folders}")
+        }
     };
     evidence.checks.push(result("files", lost, detail));
     let nothing = u64::from(outcome.files + outcome.others == 0);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::evidence::{Evidence, Measured};
+use crate::base::byte_size::plural;
 use crate::policy::objective;
 
 /// A regression: this many times the median per byte of the runs before.
@@ -75,7 +76,8 @@ pub fn compare<'e>(
 pub fn words(measured: &Measured) -> Option<String> {
     match (measured.trend, measured.trend_runs) {
         (Some(trend), runs) => {
-            let of = runs.map_or("the runs before".into(), |runs| format!("{runs} runs like it"));
+            let of = runs
+                .map_or("the runs before".into(), |runs| format!("{} like it", plural(runs.into(), "run")));
             let flag = if is_slower(measured) { ": slower than it was" } else { "" };
             Some(format!("{trend:.2} × the median per GiB of {of}{flag}"))
         }

@@ -66,6 +66,8 @@ pub struct Options<'o> {
     pub variables: BTreeMap<String, String>,
     /// The environment of every step; the variables are added.
     pub environment: Vec<(OsString, OsString)>,
+    /// Besides, for steps that destroy something, which somebody agreed to.
+    pub agreed: Vec<(OsString, OsString)>,
     /// Where steps are run.
     pub folder: PathBuf,
     /// Steps before this one are skipped.
@@ -303,6 +305,8 @@ impl Runner<'_> {
         };
         command.arg(&step.text).current_dir(&self.options.folder).env_clear();
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
+        let agreed = self.options.agreed.iter().filter(|_| step.is_destructive);
+        command.envs(agreed.map(|(name, value)| (name, value)));
         command.envs(&self.options.variables);
         let options = ProcessOptions { no_progress: None, ..ProcessOptions::default() };
         let mut process = Process::start(command, options, cancel)?;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::pace::{PIECE_BYTES, Pace};
 use super::{LARGEST_OBJECT_BYTES, StoreOptions, too_large};
+use crate::base::causes::causes;
 
 /// See the module's page.
 pub(super) struct Transport {
@@ -49,19 +50,8 @@ fn failed(message: &str, error: reqwest::Error) -> Error {
     let temporary = !error.is_builder() && !error.is_redirect();
     // The URL is in the location and the object's name already; its query could hold a signature.
     let error = error.without_url();
-    let text = format!("{message}: {}", chain(&error));
+    let text = format!("{message}: {}", causes(&error));
     Error::new(ErrorKind::Unexpected, text).with_temporary(temporary)
-}
-
-/// Every cause on one line: reqwest's own text stops at "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 impl HttpTransport for Transport {

@@ -6,6 +6,7 @@ mod command;
 mod copy;
 mod cuts;
 mod damage;
+mod docs;
 mod drill;
 mod files;
 mod files_target;

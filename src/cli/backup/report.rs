@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::snapshots::short;
-use super::super::text::{count, iso_time, shown, span};
+use super::super::text::{count, iso_time, plural, shown, span};
 use super::super::{CliError, Context, Exit};
 use crate::base::byte_size::human;
 use crate::engine::backup::{BackupOptions, BackupOutcome, Problem};
@@ -66,10 +66,7 @@ pub fn tell(
             context.warn(if named { message } else { format!("{path}: {message}") });
         }
         let what = if options.dry_run { "would be" } else { "is" };
-        let problems = match outcome.problems.len() {
-            1 => "1 problem".to_owned(),
-            number => format!("{number} problems"),
-        };
+        let problems = plural(outcome.problems.len() as u64, "problem");
         context.warn(format_args!("the snapshot {what} partial: {problems}, named above"));
     }
     match told {

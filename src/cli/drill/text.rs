@@ -1,6 +1,6 @@
 //! A drill's run as people read it on a terminal.
 
-use super::super::text::shown;
+use super::super::text::{plural, shown};
 use crate::base::byte_size::human;
 use crate::drill::check::{CheckOutcome, CheckResult};
 use crate::drill::evidence::{CopyRow, Evidence};
@@ -58,7 +58,7 @@ fn head(evidence: &Evidence) -> Vec<String> {
     let mut lines = vec![format!("{first}   snapshot {id} of {job} on {host}")];
     let machine = &evidence.machine;
     if let Some(sandbox) = &evidence.sandbox {
-        let cores = format!("{} {}", machine.cores, if machine.cores == 1 { "core" } else { "cores" });
+        let cores = plural(machine.cores as u64, "core");
         lines.push(format!(
             "Sandbox: {} · {cores} of {}",
             shown(sandbox.as_bytes()),

@@ -116,8 +116,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         }
         context.note(format_args!(
             "the owner's password is not in it; prove that both work: lifeboat kit open {}\n\
-             make a new kit after every `key add`, `key rotate` and `key revoke`",
-            args.file.display()
+             make a new kit after every {}",
+            args.file.display(),
+            engine::kit::OUTDATED_BY
         ));
         if let Err(error) = noted {
             context.warn(format_args!("that a kit was made is not noted: {error}"));

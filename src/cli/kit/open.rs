@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::text::shown;
+use super::super::text::{plural, shown};
 use super::super::{CliError, Context, Exit, prompt};
 use super::settings_for;
 use crate::app::{self, kits};
@@ -106,10 +106,7 @@ fn tell(file: &Path, kit: &Kit, tried: &[Tried], is_noted: bool, context: &Conte
                 let what = match &proof.newest {
                     Some((name, at)) => {
                         let name = shown(name.as_bytes());
-                        let snapshots = match proof.snapshots {
-                            1 => "1 snapshot".to_owned(),
-                            several => format!("{several} snapshots"),
-                        };
+                        let snapshots = plural(proof.snapshots as u64, "snapshot");
                         format!("{snapshots}, the newest {name} of {at} read")
                     }
                     None => "no snapshot yet".into(),

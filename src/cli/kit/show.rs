@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::text::shown;
+use super::super::text::{plural, shown};
 use super::super::{CliError, Context, Exit};
 use super::configuration;
 use crate::app::kits;
@@ -97,19 +97,18 @@ pub fn tell(kit: &Kit, context: &Context) -> Result<(), CliError> {
     line("made", format!("{}{}", shown(kit.made.as_bytes()), age(&kit.made)));
     let number = |kind| kit.number(kind).map_or("?".into(), |number| number.to_string());
     let (roster, keyring) = (number(ObjectKind::Roster), number(ObjectKind::Keyring));
-    let keys = match kit.slots().len() {
-        1 => "1 owner's slot".to_owned(),
-        several => format!("{several} owner's slots"),
-    };
+    let keys = plural(kit.slots().len() as u64, "owner's slot");
     line(
         "holds",
         format!("config {}, roster {roster}, keyring {keyring}, {keys}", number(ObjectKind::Config)),
     );
     line("file", config);
-    if !kit.drill_keys.is_empty() {
-        let hosts = kit.drill_keys.iter().map(|key| key.split_once(' ').map_or("?", |(_, host)| host));
-        let hosts = hosts.map(|host| shown(host.as_bytes())).collect::<Vec<_>>().join(", ");
-        line("evidence", format!("public key of drills on {hosts}"));
+    for (key, host) in kit.drill_keys() {
+        let (key, host) = (shown(key.as_bytes()), shown(host.as_bytes()));
+        line("evidence", format!("of drills on {host}: lifeboat drill attest FILE --pubkey {key}"));
+    }
+    if kit.drill_keys.is_empty() {
+        line("evidence", "no drill's key: none had been run when it was made".into());
     }
     line(
         "printed",

@@ -8,10 +8,10 @@ mod go;
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use super::paths::open_to_read;
+use super::production::{agree, live, server_of};
 use super::restore::Args;
 use super::snapshots::short;
 use super::text::{iso_time, local_time, table};
@@ -49,9 +49,6 @@ pub struct StackArgs {
     /// With --stack: only this component and what needs it; everything else is taken as restored (may be repeated)
     #[arg(long, value_name = "COMPONENT", requires = "stack", value_delimiter = ',')]
     from: Vec<String>,
-    /// With --stack: the word that `environment` in the configuration file asks for
-    #[arg(long, value_name = "WORD", requires = "stack")]
-    confirm: Option<String>,
 }
 
 impl StackArgs {
@@ -63,9 +60,6 @@ impl StackArgs {
         }
         for mapped in &self.map {
             words.extend(["--map".to_owned(), mapped.clone()]);
-        }
-        if let Some(word) = &self.confirm {
-            words.extend(["--confirm".to_owned(), word.clone()]);
         }
         words
     }
@@ -239,8 +233,7 @@ async fn gather<'s>(
     let from: BTreeSet<String> = args.stack.from.iter().cloned().collect();
     let wanted =
         if from.is_empty() { needs.keys().cloned().collect() } else { order::dependents(&needs, &from) };
-    let live: BTreeSet<String> =
-        found.file.job.values().flat_map(|job| job.source.all()).map(server_of).collect();
+    let live = live(&found.file);
     let (mut parts, mut without) = (Vec::new(), Vec::new());
     for (component, depth) in order::sorted(&needs) {
         if !wanted.contains(&component) {
@@ -267,21 +260,6 @@ async fn gather<'s>(
     }
     let needs = needs.into_iter().filter(|(name, _)| parts.iter().any(|part| part.name == *name)).collect();
     Ok(Stack { name: name.to_owned(), at, parts, without, needs })
-}
-
-/// The server of a service's address, or the whole of one that names none: by whatever user or database it is
-/// written, what is there is production's.
-fn server_of(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let port = match scheme {
-        "postgres" | "postgresql" => "5432",
-        "redis" | "rediss" => "6379",
-        "mariadb" | "mysql" => "3306",
-        _ => "",
-    };
-    if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 fn show(stack: &Stack<'_>, theres: &[There], dry_run: bool, context: &Context) -> Result<(), CliError> {
@@ -363,23 +341,8 @@ fn consent(
     let live: Vec<&str> =
         stack.parts.iter().filter(|part| part.is_live).map(|part| part.name.as_str()).collect();
     if let Some(word) = found.file.environment.as_ref().filter(|_| !live.is_empty()) {
-        if args.stack.confirm.as_ref() == Some(word) {
-            return Ok(());
-        }
-        let into = format!("this restores {} into {word}", live.join(", "));
-        if args.stack.confirm.is_some()
-            || !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
-        {
-            let hint =
-                format!("--confirm {word} says that you mean it; --to-dir and --map restore elsewhere");
-            return Err(CliError::usage(into).hint(hint));
-        }
-        let _ = write!(std::io::stderr(), "{into}. Type {word} to go on: ");
-        let mut answer = String::new();
-        return match std::io::stdin().read_line(&mut answer) {
-            Ok(_) if answer.trim() == word => Ok(()),
-            _ => Err(CliError::new(Exit::Failed, "not agreed to: nothing was changed")),
-        };
+        let what = format!("this restores {} into {word}", live.join(", "));
+        return agree(word, args.confirm.as_ref(), &what, "--to-dir and --map restore elsewhere", context);
     }
     let replaced = stack.parts.iter().zip(theres).filter(|(part, there)| part.is_live || there.overwrites());
     let names: Vec<&str> = replaced.map(|(part, _)| part.name.as_str()).collect();

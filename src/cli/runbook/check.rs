@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::super::text::plural;
 use super::super::{CliError, Context, Exit};
 use super::{files, problems, told};
 use crate::base::own_file::Trust;
@@ -45,14 +46,11 @@ pub fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if context.json {
         out.json(&serde_json::json!({ "files": all, "errors": errors, "notes": notes }))?;
     } else if !context.quiet || errors > 0 {
-        let plural = |number: usize, one: &str| {
-            if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
-        };
         out.line(format_args!(
             "{}: {}, {}",
-            plural(files.len(), "runbook"),
-            plural(errors, "problem"),
-            plural(notes, "note")
+            plural(files.len() as u64, "runbook"),
+            plural(errors as u64, "problem"),
+            plural(notes as u64, "note")
         ))?;
     }
     out.finish()?;

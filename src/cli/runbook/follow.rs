@@ -1,5 +1,6 @@
 //! `runbook run`: a person follows a document, and everything that happens is written down before and after.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +85,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         redactor: around.redactor(values::secrets(&runbook, &found)),
         variables: found,
         environment: around.into_pairs(),
+        agreed: agreed(context),
         folder: std::env::current_dir().map_err(|error| CliError::new(Exit::Failed, error.to_string()))?,
         from: args.from.clone(),
         past: past.as_ref(),
@@ -176,6 +178,14 @@ fn past(folder: &Path, args: &Args, context: &Context) -> Result<Option<Past>, C
         }
         (false, _) => Ok(None),
     }
+}
+
+/// A step that destroys something was agreed to by typing what: steps have no terminal to be asked the environment's
+/// word on as well.
+fn agreed(context: &Context) -> Vec<(OsString, OsString)> {
+    let file = context.has_file().then(|| context.file().ok()).flatten();
+    let word = file.and_then(|found| found.file.environment);
+    word.into_iter().map(|word| ("LIFEBOAT_CONFIRM".into(), word.into())).collect()
 }
 
 /// Steps call us again: flags of this call hold for them too.

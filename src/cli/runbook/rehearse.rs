@@ -302,6 +302,7 @@ async fn steps(
         redactor: around.redactor(values::secrets(runbook, &found)),
         variables: found,
         environment: around.into_pairs(),
+        agreed: Vec::new(),
         folder: work,
         from: None,
         past: None,

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::witness::{Seen, Witness};
 use super::{Expect, FaultKind, FaultResult, FaultSpec, Outcome, conclude};
+use crate::base::causes::causes;
 use crate::base::random;
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, Verdict};
@@ -288,7 +289,7 @@ impl Tries<'_> {
             opened = opening => match opened {
                 Ok(repo) => repo,
                 Err(error) => {
-                    let why = one_line(&chain(&error));
+                    let why = one_line(&causes(&error));
                     // Storage that fails by itself shows nothing about the fault.
                     let is_shown = error.is_damage()
                         || matches!(error, crate::repo::RepoError::WrongKey { .. })
@@ -387,19 +388,6 @@ fn flip(pack: &NeededPack, seed: u64) -> Wound {
 
 fn short(object: &str) -> String {
     object.chars().take(17).collect()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Without the hint, which is for whoever meets it for real.

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{BackupOptions, chain};
+use super::BackupOptions;
+use crate::base::causes::causes;
 use crate::engine::EngineError;
 use crate::policy::continuity::{Amount, Doubt, MEDIAN_OF, Yield, doubts};
 use crate::repo::snapshots::{Filter, SnapshotList};
@@ -76,7 +77,7 @@ pub fn judge(
         Filter { jobs: vec![options.job.clone()], hosts: vec![options.host.clone()], tags: Vec::new() };
     let before: Vec<Yield> = known.matching(&filter).rev().filter_map(yield_of).take(MEDIAN_OF).collect();
     let found = doubts(&before, given);
-    let value = serde_json::to_value(given).map_err(|error| EngineError::Source(chain(&error)))?;
+    let value = serde_json::to_value(given).map_err(|error| EngineError::Source(causes(&error)))?;
     facts.insert(GIVEN.into(), value);
     if found.is_empty() {
         return Ok(Vec::new());

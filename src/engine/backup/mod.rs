@@ -31,6 +31,7 @@ pub use stream::{CaptureRequest, capture};
 use super::EngineError;
 use super::read::left_out::LeftOut;
 use crate::base::cancel::Cancel;
+use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::chunk::Profile;
 use crate::format::entry::Timestamp;
@@ -133,7 +134,7 @@ async fn files_in(
     for pass in 1..=PASSES {
         let (caches, writer) = session.caches(job.as_ref(), options.force && pass == 1)?;
         let walk = walk(&request.paths, &request.cwd, request.walk.clone(), cancel)
-            .map_err(|error| EngineError::Source(chain(&error)))?;
+            .map_err(|error| EngineError::Source(causes(&error)))?;
         let reach = Reach::new(repo.local.folder())?;
         let assembled =
             session.pipeline(Input::Files { roots: roots.clone(), walk, caches, writer }, reach).await?;
@@ -354,18 +355,4 @@ fn stored_paths(paths: &[PathBuf], cwd: &Path) -> Vec<Vec<u8>> {
     stored.sort();
     stored.dedup();
     stored
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -12,8 +12,9 @@ use super::file_cache::JobCache;
 use super::pieces::{Problem, Stop, Work};
 use super::pipeline::Input;
 use super::plan::Planner;
-use super::{BackupOptions, BackupOutcome, Session, chain, given};
+use super::{BackupOptions, BackupOutcome, Session, given};
 use crate::base::cancel::Cancel;
+use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::chunk::Profile;
 use crate::engine::EngineError;
@@ -82,7 +83,7 @@ async fn capture_in(
         // The producer's own words explain a broken stream better than the read that noticed it.
         (Err(EngineError::Local { cause, .. }), Some(source)) => match finish(source).await {
             Err(error) => return Err(error),
-            Ok(_) => return Err(EngineError::Source(chain(&cause))),
+            Ok(_) => return Err(EngineError::Source(causes(&cause))),
         },
         (Err(error), source) => {
             // It may have to wait for its service while it ends.
@@ -145,7 +146,7 @@ pub fn failed(error: SourceError) -> EngineError {
         SourceError::Cancelled(cancelled) => cancelled.into(),
         error @ SourceError::Differs(_) => EngineError::Differs(error.to_string()),
         SourceError::Refused(why) => EngineError::Refused(why),
-        error => EngineError::Source(chain(&error)),
+        error => EngineError::Source(causes(&error)),
     }
 }
 
@@ -211,7 +212,7 @@ impl Shared {
                 }
                 Step::Folder { .. } => {
                     let walk = walk_folder(places, &key, WalkOptions::default(), &planner.cancel)
-                        .map_err(|error| Stop::Failed(EngineError::Source(chain(&error))))?;
+                        .map_err(|error| Stop::Failed(EngineError::Source(causes(&error))))?;
                     planner.walk_and_wait(walk)?;
                 }
             }

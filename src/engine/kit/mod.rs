@@ -36,6 +36,10 @@ pub fn is_page(path: &Path) -> bool {
         .is_some_and(|suffix| suffix.eq_ignore_ascii_case("html") || suffix.eq_ignore_ascii_case("htm"))
 }
 
+/// What makes a kit old, in words: `after every …`.
+pub const OUTDATED_BY: &str = "key add, key remove, key passwd, key rotate and key revoke, and when the configuration file \
+                               changes";
+
 /// Collects the kit and writes it to a new file: the page to print if it is named so, else the text. Either is a kit.
 ///
 /// # Errors

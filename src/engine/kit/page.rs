@@ -77,6 +77,9 @@ pub fn page(kit: &Kit) -> Result<String, EngineError> {
                     }
                     tr { td { "Made" } td { (kit.made) } }
                     tr { td { "Opens with" } td { (opens_with(kit)) } }
+                    @for (key, host) in kit.drill_keys() {
+                        tr { td { "Drill key, " (host) } td { code { (key) } } }
+                    }
                 }
                 hr.rule;
                 h2 { "To have everything back on a machine that has nothing" }
@@ -108,7 +111,7 @@ pub fn page(kit: &Kit) -> Result<String, EngineError> {
                 }
                 p.soft {
                     "Whoever finds this sheet learns where the backups are and the labels of keys; it opens nothing without the \
-                     password. Make a new one after every key add, key remove, key passwd, key rotate and key revoke."
+                     password. Make a new one after every " (super::OUTDATED_BY) "."
                 }
                 // The kit for `--kit`, also where a camera is not at hand. Whole, whatever the codes leave out.
                 pre hidden { @for code in scan::codes(kit, CODE_CHARS) { (code) "\n" } }

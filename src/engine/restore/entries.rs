@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::compare;
 use super::file::{FileTask, Output, not_written, note_attributes};
 use super::window::{BlockWork, Window};
-use super::{Overwrite, RestoreOptions, Shared, error_text};
+use super::{Overwrite, RestoreOptions, Shared};
+use crate::base::causes::causes;
 use crate::engine::EngineError;
 use crate::engine::read::fetch::Fetcher;
 use crate::engine::read::filter::{PathFilter, Verdict};
@@ -118,7 +119,7 @@ impl<'p> Planner<'p> {
                     last.clear();
                     last.extend_from_slice(target_key(&key, selected));
                 }
-                Err(error) if error.is_damage() => self.shared.outcome.lost_page(&last, error_text(&error)),
+                Err(error) if error.is_damage() => self.shared.outcome.lost_page(&last, causes(&error)),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -216,7 +217,7 @@ impl<'p> Planner<'p> {
             match read.await {
                 Ok(bytes) => *value = XattrValue::Inline(bytes.to_vec()),
                 Err(error) if error.is_damage() => {
-                    self.shared.outcome.damaged(key, error_text(&error));
+                    self.shared.outcome.damaged(key, causes(&error));
                     return Ok(false);
                 }
                 Err(error) => return Err(error.into()),
@@ -365,7 +366,7 @@ impl<'p> Planner<'p> {
                 Ok(Some(refs)) => refs,
                 Ok(None) => break,
                 Err(error) if error.is_damage() => {
-                    task.lose_with(self.shared, error_text(&error));
+                    task.lose_with(self.shared, causes(&error));
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),

@@ -5,7 +5,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use super::{Shared, error_text, target_error};
+use super::{Shared, target_error};
+use crate::base::causes::causes;
 use crate::engine::EngineError;
 use crate::format::entry::{Content, Entry};
 use crate::pack::PackError;
@@ -207,7 +208,7 @@ impl FileTask {
             self.failed.store(true, Ordering::Relaxed);
             shared.outcome.stop_with(EngineError::from(error));
         } else if !self.failed.swap(true, Ordering::Relaxed) {
-            shared.outcome.damaged(&self.key, error_text(&error));
+            shared.outcome.damaged(&self.key, causes(&error));
         }
     }
 
@@ -266,8 +267,8 @@ pub(super) fn not_written(shared: &Shared, key: &[u8], error: TargetError) {
     match error {
         error if is_full(&error) => shared.outcome.stop_with(target_error(error)),
         // Only a hostile or damaged snapshot asks for such a thing.
-        TargetError::Unsafe(_) => shared.outcome.damaged(key, error_text(&error)),
-        error => shared.outcome.failed(key, error_text(&error)),
+        TargetError::Unsafe(_) => shared.outcome.damaged(key, causes(&error)),
+        error => shared.outcome.failed(key, causes(&error)),
     }
 }
 
@@ -282,7 +283,7 @@ pub(super) fn note_attributes(shared: &Shared, key: &[u8], problems: Vec<FileErr
             if !root && problem.operation == "change the owner of" {
                 outcome.owners_not_set += 1;
             } else {
-                outcome.attributes.add(key, error_text(&problem));
+                outcome.attributes.add(key, causes(&problem));
             }
         }
     });

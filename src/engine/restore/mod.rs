@@ -38,6 +38,7 @@ use super::read::fetch::{FetchOptions, Fetcher};
 use super::read::filter::{FilterOptions, PathFilter};
 use super::read::select::Selected;
 use crate::base::cancel::{Cancel, Cancelled};
+use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::repo::Repository;
 use crate::source::files::target::{Target, TargetError, TargetOptions};
@@ -255,23 +256,8 @@ fn delete(shared: &Shared, plan: &Plan) -> Result<(), EngineError> {
         shared.cancel.check().map_err(|Cancelled| EngineError::Cancelled(Cancelled))?;
         match shared.target.remove(key) {
             Ok(_) => shared.outcome.add(|outcome| outcome.deleted += 1),
-            Err(error) => shared.outcome.failed(key, error_text(&error)),
+            Err(error) => shared.outcome.failed(key, causes(&error)),
         }
     }
     Ok(())
-}
-
-/// An error with its causes, once each.
-pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }

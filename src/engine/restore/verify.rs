@@ -8,7 +8,8 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 
 use super::entries::target_key;
-use super::{RestoreOptions, Shared, error_text};
+use super::{RestoreOptions, Shared};
+use crate::base::causes::causes;
 use crate::engine::EngineError;
 use crate::engine::read::fetch::Fetcher;
 use crate::engine::read::filter::{PathFilter, Verdict, slashed};
@@ -101,7 +102,7 @@ async fn send(
                         shared.progress.add_done(bytes, 1);
                     }
                     Ok(Some(difference)) => shared.outcome.failed(key, format!("verify: {difference}")),
-                    Err(error) => shared.outcome.failed(key, format!("verify: {}", error_text(&error))),
+                    Err(error) => shared.outcome.failed(key, format!("verify: {}", causes(&error))),
                 }
             }
         })

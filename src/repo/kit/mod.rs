@@ -204,6 +204,11 @@ impl Kit {
         )
     }
 
+    /// The keys that evidence of drills is checked with, each with the machine that signs by it.
+    pub fn drill_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.drill_keys.iter().map(|key| key.split_once(' ').unwrap_or((key, "?")))
+    }
+
     /// What to type to have everything back, in order. `file`: the kit's name.
     pub fn commands(&self, file: &str) -> [String; 4] {
         // In single quotes for a shell.

@@ -76,7 +76,7 @@ impl Read for Download {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
                 Ok(None) => return Ok(0),
-                Ok(Some(Err(error))) => return Err(io::Error::other(super::daemon::chain(&error))),
+                Ok(Some(Err(error))) => return Err(io::Error::other(crate::base::causes::causes(&error))),
                 Ok(Some(Ok(bytes))) => self.rest = bytes,
             }
         }

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::DockerError;
 use crate::base::cancel::{Cancel, Cancelled};
+use crate::base::causes::causes;
 
 /// Where the daemon listens unless somebody says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -63,11 +64,11 @@ impl Daemon {
                  ssh -L /run/remote-docker.sock:/var/run/docker.sock HOST, and name that in DOCKER_HOST"
             )));
         };
-        let api = api.map_err(|error| unreachable(chain(&error)))?;
+        let api = api.map_err(|error| unreachable(causes(&error)))?;
         let negotiate = api.negotiate_version();
-        let api = blocking(runtime, cancel, negotiate)?.map_err(|error| unreachable(chain(&error)))?;
+        let api = blocking(runtime, cancel, negotiate)?.map_err(|error| unreachable(causes(&error)))?;
         let version =
-            blocking(runtime, cancel, api.version())?.map_err(|error| unreachable(chain(&error)))?;
+            blocking(runtime, cancel, api.version())?.map_err(|error| unreachable(causes(&error)))?;
         let patient = api.clone().with_timeout(WORK_LIMIT);
         Ok(Self {
             api,
@@ -129,18 +130,4 @@ pub fn blocking<T>(runtime: &Handle, cancel: &Cancel, work: impl Future<Output =
             () = cancelled => Err(Cancelled),
         }
     })
-}
-
-/// An error with its causes, each once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

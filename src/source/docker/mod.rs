@@ -54,7 +54,7 @@ pub enum DockerError {
 fn said(error: &bollard::errors::Error) -> String {
     match error {
         bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),
-        error => crate::source::docker::daemon::chain(error),
+        error => crate::base::causes::causes(error),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use super::archive::ArchiveError;
+use crate::base::causes::causes;
 use crate::base::process::ProcessError;
 use crate::source::capture::SourceError;
 
@@ -43,16 +44,7 @@ pub fn said(error: &tokio_postgres::Error) -> String {
         }
         return text;
     }
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
+    causes(error)
 }
 
 const LOCKED: &str = "somebody holds a lock that keeps readers out, a migration perhaps; lock-timeout=10m in the address \

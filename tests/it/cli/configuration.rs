@@ -25,7 +25,7 @@ fn jobs_run_by_their_names_and_verbs_find_the_repository() {
     let run = |arguments: &[&str]| machine.run_with(&FILE_ONLY, arguments);
     let said = run(&["config", "check"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    assert!(said.stdout.contains("1 repositories, 2 jobs"), "{}", said.stdout);
+    assert!(said.stdout.contains("lifeboat.toml: 1 repository, 2 jobs, all understood"), "{}", said.stdout);
     machine.file("data/b.log", "left out");
     let said = run(&["run", "data"]);
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
@@ -108,6 +108,80 @@ fn a_file_that_cannot_be_obeyed_is_told_once_by_whatever_needs_it() {
     );
     assert_eq!(machine.run_with(&FILE_ONLY, &["version"]).code, 0);
     assert_eq!(machine.run_with(&FILE_ONLY, &["run", "data"]).code, 0);
+}
+
+#[test]
+fn where_a_setting_came_from_is_named_as_it_is() {
+    let machine = configured("");
+    let said = machine.run_with(&FILE_ONLY, &["doctor"]);
+    assert_eq!(said.code, 0, "{}", said.stdout);
+    for line in
+        ["repository  $T/repository, from the configuration file", "$T/pw, from the configuration file"]
+    {
+        assert!(said.stdout.contains(line), "{line}: {}", said.stdout);
+    }
+    let said = machine.run_with(
+        &FILE_ONLY,
+        &["doctor", "-r", machine.path("repository").to_str().unwrap(), "--password-file", "pw"],
+    );
+    assert!(said.stdout.contains("repository  $T/repository, from --repository"), "{}", said.stdout);
+}
+
+#[test]
+fn production_is_restored_into_only_by_its_word() {
+    let machine = configured("");
+    let database = |name: &str| rusqlite::Connection::open(machine.path(name)).unwrap();
+    database("app.db")
+        .execute_batch("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1)")
+        .unwrap();
+    let source = format!("sqlite:{}", machine.path("app.db").display());
+    let text = std::fs::read_to_string(machine.path("lifeboat.toml")).unwrap();
+    machine.file(
+        "lifeboat.toml",
+        format!("environment = \"production\"\n{text}[job.db]\nsource = {source:?}\n"),
+    );
+    assert_eq!(machine.run_with(&FILE_ONLY, &["run", "db"]).code, 0);
+    database("app.db").execute_batch("DELETE FROM orders").unwrap();
+    let orders = |name: &str| -> i64 {
+        database(name).query_row("SELECT count(*) FROM orders", [], |row| row.get(0)).unwrap()
+    };
+    let restore = |variables: &[(&str, &str)], to: &str, more: &[&str]| {
+        let restore = [&["--yes", "restore", "db@latest", "--to", to][..], more].concat();
+        machine.run_with(&[&FILE_ONLY[..], variables].concat(), &restore)
+    };
+    for (variables, more) in [
+        (&[][..], &["--force"][..]),
+        (&[], &["--force", "--confirm", "staging"]),
+        (&[("LIFEBOAT_CONFIRM", "yes")], &["--force"]),
+    ] {
+        let said = restore(variables, &source, more);
+        assert_eq!(said.code, 2, "{more:?}: {}{}", said.stdout, said.stderr);
+        assert!(
+            said.stderr.contains("app.db, which is production\nhint: --confirm production says"),
+            "{}",
+            said.stderr
+        );
+        assert_eq!(orders("app.db"), 0, "{more:?}");
+    }
+    // What is not production is not asked about, and looking asks nobody and changes nothing.
+    let elsewhere = format!("sqlite:{}", machine.path("other.db").display());
+    let said = restore(&[], &elsewhere, &["--dry-run"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stdout.contains("would restore 1 part ") && !machine.path("other.db").exists(),
+        "{}",
+        said.stdout
+    );
+    let said = restore(&[], &source, &["--dry-run"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("--force"), "{}", said.stderr);
+    assert_eq!(restore(&[], &source, &["--dry-run", "--force"]).code, 0);
+    assert_eq!(orders("app.db"), 0, "a dry run restored");
+    assert_eq!(restore(&[], &elsewhere, &[]).code, 0);
+    assert_eq!(restore(&[], &source, &["--force", "--confirm", "production"]).code, 0);
+    assert_eq!((orders("app.db"), orders("other.db")), (1, 1));
+    let said = restore(&[("LIFEBOAT_CONFIRM", "production")], &source, &["--force"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
 }
 
 #[test]

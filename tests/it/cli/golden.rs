@@ -254,7 +254,7 @@ fn letting_go() {
     of runs at work, left alone 0 N B
     condemned, grace not over 0 N B
     condemned, to delete now 0 N B
-    1 snapshots need N B; N B unneeded stay in packs that are not worth rewriting
+    needed by 1 snapshot: N B; N B unneeded stay in packs that are not worth rewriting
     [0]
     "#);
     assert_snapshot!(told(&machine, &["prune", "--grace", "0s", "--yes"]), @r#"
@@ -265,9 +265,9 @@ fn letting_go() {
     of runs at work, left alone 0 N B
     condemned, grace not over 0 N B
     condemned, to delete now 0 N B
-    1 snapshots need N B; N B unneeded stay in packs that are not worth rewriting
+    needed by 1 snapshot: N B; N B unneeded stay in packs that are not worth rewriting
     --- stderr
-    deleted 1 packs, N B
+    deleted 1 pack, N B
     [0]
     "#);
 }

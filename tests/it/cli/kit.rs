@@ -111,6 +111,22 @@ fn a_kit_says_what_it_is_and_when_it_is_out_of_date() {
     assert_eq!((shown.code, &shown.stdout), (0, &said.stdout));
     assert!(shown.stdout.contains("as $T/lifeboat.toml is now"), "{}", shown.stdout);
     assert!(shown.stdout.contains("never here"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("evidence  no drill's key"), "{}", shown.stdout);
+    // Page and terminal name the same reasons to make a new one.
+    let reasons =
+        "key add, key remove, key passwd, key rotate and key revoke, and when the configuration file changes";
+    let page = std::fs::read_to_string(machine.path("page.html")).unwrap();
+    assert!(page.contains(reasons) && said.stderr.contains(reasons), "{}", said.stderr);
+    // What evidence is checked with, once there is some.
+    let said = machine.run(&["drill", "run", "once", "--snapshot", "latest", "--json-file", "e.json"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert_eq!(machine.run(&["kit", "export", "drilled.txt", "--html", "drilled.html"]).code, 0);
+    let drilled = machine.run(&["kit", "show", "drilled.txt"]).stdout;
+    let (_, key) =
+        drilled.split_once("lifeboat drill attest FILE --pubkey ").unwrap_or_else(|| panic!("{drilled}"));
+    let key = key.lines().next().unwrap();
+    assert_eq!(machine.run(&["drill", "attest", "e.json", "--pubkey", key]).code, 0);
+    assert!(std::fs::read_to_string(machine.path("drilled.html")).unwrap().contains(key));
     assert_eq!(machine.run(&["kit", "show", "page.html"]).stdout, shown.stdout);
     // A page and a text are never written over.
     assert_eq!(machine.run(&["kit", "export", "new.txt", "--html", "page.html"]).code, 1);
