@@ -1,10 +1,7 @@
 //! A script of roles, whatever it holds, is taken apart into statements, none of them empty.
 #![no_main]
 
-use lifeboat::source::postgres::globals::parse;
+#[path = "../checks.rs"]
+mod checks;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    for statement in parse(bytes).0 {
-        assert!(!statement.sql.trim().is_empty());
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::check("postgres_globals", bytes));

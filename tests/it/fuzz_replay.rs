@@ -3,100 +3,15 @@
 use std::path::PathBuf;
 
 use lifeboat::format::parsers::{PARSERS, is_canonical};
-use lifeboat::policy::period::Period;
-use lifeboat::repo::snapshots::Selector;
-use lifeboat::repo::tree::{key_of_path, path_of_key};
-use lifeboat::seal::object::manifest_keyring;
-use lifeboat::seal::slot::Slot;
-use lifeboat::source::files::exclude::{ExcludeOptions, Excludes};
-use lifeboat::source::files::target::Target;
-use lifeboat::source::postgres::Address;
-use lifeboat::source::postgres::archive::Archive;
-use lifeboat::store::Location;
 use proptest::prelude::*;
 
-/// What is not a parser of `format`; the same checks as in `fuzz/fuzz_targets/<name>.rs`.
-fn check_other(target: &str, bytes: &[u8]) {
-    let text = std::str::from_utf8(bytes).unwrap_or("");
-    match target {
-        "slot" => drop(Slot::decode(bytes)),
-        "manifest_parts" => drop(manifest_keyring(bytes)),
-        "location" => {
-            if let Ok(location) = text.parse::<Location>() {
-                let shown = location.to_string();
-                assert_eq!(shown.parse::<Location>().unwrap().to_string(), shown);
-            }
-        }
-        "selector" => {
-            Selector::parse(text);
-            lifeboat::engine::verify::subset::Subset::parse(text);
-        }
-        "period" => {
-            if let Ok(period) = text.parse::<Period>() {
-                assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
-            }
-        }
-        "redis_rdb" => lifeboat::source::redis::rdb::reads_alike(bytes),
-        "postgres_archive" => assert_eq!(read_archive(bytes, bytes.len().max(1)), read_archive(bytes, 7)),
-        "postgres_globals" => {
-            for statement in lifeboat::source::postgres::globals::parse(bytes).0 {
-                assert!(!statement.sql.trim().is_empty());
-            }
-        }
-        "postgres_address" => {
-            if let Ok(address) = Address::parse(text) {
-                let shown = address.shown();
-                assert_eq!(Address::parse(&shown).unwrap().shown(), shown);
-            }
-        }
-        "byte_size" => drop(lifeboat::base::byte_size::parse(text)),
-        "exclude" => {
-            let Some((at, rest)) = bytes.split_first() else { return };
-            let (patterns, path) = rest.split_at(usize::from(*at).min(rest.len()));
-            let files = vec![String::from_utf8_lossy(patterns).into_owned()];
-            if let Ok(excludes) = Excludes::new(&ExcludeOptions { files, ..ExcludeOptions::default() }) {
-                excludes.matches(path, path.len() % 2 == 0);
-            }
-        }
-        "restore_key" if Target::check_key(bytes).is_ok() && !bytes.is_empty() => {
-            for name in bytes.split(|byte| *byte == 0) {
-                assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&b'/'));
-            }
-        }
-        "path_key" if !bytes.contains(&0) => {
-            let key = key_of_path(bytes);
-            assert_eq!(key_of_path(&path_of_key(&key)), key);
-        }
-        _ => {}
-    }
-}
+#[path = "../../fuzz/checks.rs"]
+mod checks;
 
-fn read_archive(bytes: &[u8], piece: usize) -> String {
-    let mut archive = Archive::default();
-    for piece in bytes.chunks(piece) {
-        if let Err(error) = archive.push(piece) {
-            return error.to_string();
-        }
-    }
-    let blocks: Vec<_> = archive.entries().iter().map(|entry| archive.block(entry.id)).collect();
-    format!("{:?} {blocks:?} {:?}", archive.entries(), archive.finish())
+/// Names of all targets.
+fn targets() -> impl Iterator<Item = &'static str> {
+    PARSERS.iter().map(|(name, _)| *name).chain(checks::CHECKS.iter().map(|(name, _)| *name))
 }
-
-const OTHER: [&str; 13] = [
-    "redis_rdb",
-    "postgres_archive",
-    "postgres_globals",
-    "postgres_address",
-    "slot",
-    "manifest_parts",
-    "location",
-    "selector",
-    "period",
-    "byte_size",
-    "exclude",
-    "restore_key",
-    "path_key",
-];
 
 fn check(target: &str, bytes: &[u8]) {
     if PARSERS.iter().any(|(name, _)| *name == target) {
@@ -104,7 +19,7 @@ fn check(target: &str, bytes: &[u8]) {
             panic!("{target} reads {bytes:?} but would write {encoded:?}");
         }
     } else {
-        check_other(target, bytes);
+        checks::check(target, bytes);
     }
 }
 
@@ -116,7 +31,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn the_corpora_hold() {
-    for target in PARSERS.iter().map(|(name, _)| *name).chain(OTHER) {
+    for target in targets() {
         let corpus = corpus(target);
         assert!(!corpus.is_empty(), "{target} has no corpus");
         for bytes in corpus {
@@ -133,19 +48,23 @@ fn the_corpora_hold() {
 }
 
 #[test]
-fn every_fuzz_target_is_replayed() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+fn every_fuzz_target_is_built_and_replayed() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let manifest: toml::Table = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
+    let built: Vec<&str> =
+        manifest["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap()).collect();
+    for entry in std::fs::read_dir(folder.join("fuzz_targets")).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap();
         let name = name.strip_suffix(".rs").unwrap();
-        assert!(PARSERS.iter().any(|(parser, _)| *parser == name) || OTHER.contains(&name), "{name}");
+        assert!(targets().any(|known| known == name), "{name} is not replayed");
+        assert!(built.contains(&name), "{name} is not in fuzz/Cargo.toml");
     }
 }
 
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        for target in PARSERS.iter().map(|(name, _)| *name).chain(OTHER) {
+        for target in targets() {
             check(target, &bytes);
         }
     }
@@ -157,7 +76,7 @@ proptest! {
 
     #[test]
     fn random_text_never_panics(text in "(s3|sftp|b2|webdav|file|memory)?:?/{0,3}[a-z@:~./?=%0-9]{0,40}") {
-        for target in OTHER {
+        for (target, _) in checks::CHECKS {
             check(target, text.as_bytes());
         }
     }

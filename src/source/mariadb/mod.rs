@@ -11,7 +11,7 @@
 
 mod address;
 mod capture;
-mod dump;
+pub mod dump;
 mod error;
 mod facts;
 mod login;

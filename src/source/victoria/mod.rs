@@ -10,7 +10,7 @@
 mod address;
 mod capture;
 mod rounding;
-mod series;
+pub mod series;
 mod target;
 
 pub use address::{Address, AddressError};
