@@ -1,6 +1,6 @@
 //! Level 3: chunks gathered into sealed blocks and packs, and found again.
 //!
-//! Chunk < block < pack: a chunk is what deduplicates, a block (≥ 1 MiB of new chunks) is compressed and encrypted
+//! Chunk < block < pack: a chunk is what deduplicates, a block (1 or 2 MiB of new chunks) is compressed and encrypted
 //! once, a pack is one storage object. Data and metadata never share a pack.
 
 pub mod build;

@@ -18,8 +18,10 @@ use crate::seal::block::Compression;
 use crate::seal::object::seal_index;
 use crate::store::Store;
 
-/// Plaintext bytes that make a block of file data complete.
+/// Plaintext bytes that make a block of data complete.
 pub const DATA_BLOCK_BYTES: usize = 1 << 20;
+/// The same for folders, whose files have more in common over a longer way.
+pub const FILES_BLOCK_BYTES: usize = 2 << 20;
 /// Pages are read one at a time by `ls` and `restore` of a part, so their blocks are smaller.
 pub const META_BLOCK_BYTES: usize = 256 << 10;
 

@@ -21,6 +21,10 @@ use crate::format::pack::{BLOCK_RAW_LIMIT, Codec, Origin};
 /// `docs/decisions/0003-default-compression-level.md`.
 const TUNED_LEVEL: i32 = 2;
 const TUNED_SHORTEST_MATCH: u32 = 7;
+/// Blocks from this length on are searched with a larger table, which costs nothing there that can be measured: see
+/// `docs/decisions/0006-larger-blocks-for-files.md`.
+const LARGE_BLOCK_BYTES: usize = 2 << 20;
+const LARGE_BLOCK_TABLE_LOG: u32 = 17;
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,7 +291,8 @@ impl BlockOpener {
 pub struct Codecs {
     compressor: zstd::bulk::Compressor<'static>,
     decompressor: zstd::bulk::Decompressor<'static>,
-    level: i32,
+    /// What the compressor is set to: the level, and whether for large blocks.
+    tuning: (i32, bool),
     /// The last block as zstd left it.
     compressed: Vec<u8>,
     /// The last block sealed and opened again, or just opened.
@@ -300,7 +305,7 @@ impl Codecs {
         Ok(Self {
             compressor: zstd::bulk::Compressor::new(level).map_err(|_| SealError::Compression)?,
             decompressor: zstd::bulk::Decompressor::new().map_err(|_| SealError::Compression)?,
-            level,
+            tuning: (level, false),
             compressed: Vec::new(),
             reopened: Vec::new(),
         })
@@ -309,13 +314,16 @@ impl Codecs {
     /// Compresses into `self.compressed` and says whether that is smaller than the input.
     fn compress(&mut self, raw: &[u8], compression: Compression) -> Result<Codec, SealError> {
         let Compression::Zstd(level) = compression else { return Ok(Codec::Raw) };
-        if level != self.level {
+        let tuning = (level, level == TUNED_LEVEL && raw.len() >= LARGE_BLOCK_BYTES);
+        if tuning != self.tuning {
             let failed = |_| SealError::Compression;
             self.compressor.set_compression_level(level).map_err(failed)?;
             // 0 is what the level says.
             let shortest = if level == TUNED_LEVEL { TUNED_SHORTEST_MATCH } else { 0 };
             self.compressor.set_parameter(CParameter::MinMatch(shortest)).map_err(failed)?;
-            self.level = level;
+            let table = if tuning.1 { LARGE_BLOCK_TABLE_LOG } else { 0 };
+            self.compressor.set_parameter(CParameter::HashLog(table)).map_err(failed)?;
+            self.tuning = tuning;
         }
         self.compressed.clear();
         self.compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));

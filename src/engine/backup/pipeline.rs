@@ -26,7 +26,7 @@ use crate::pack::index::IndexMap;
 use crate::repo::Repository;
 use crate::repo::reach::Reach;
 use crate::repo::run::Run;
-use crate::repo::sink::{DATA_BLOCK_BYTES, META_BLOCK_BYTES, Publisher};
+use crate::repo::sink::{DATA_BLOCK_BYTES, FILES_BLOCK_BYTES, META_BLOCK_BYTES, Publisher};
 use crate::seal::access::Access;
 use crate::seal::block::{Codecs, Compression};
 use crate::source::files::place::Places;
@@ -153,6 +153,10 @@ pub fn run(
         Ok(walk) => planner.walk(walk),
         Err((source, places)) => source.plan(&mut planner, &places),
     };
+    let data_block_bytes = match setup.profile.nominal_bytes >= Profile::FILES.nominal_bytes {
+        true => FILES_BLOCK_BYTES,
+        false => DATA_BLOCK_BYTES,
+    };
     let output = Output {
         access: &setup.access,
         index: &setup.index,
@@ -160,10 +164,10 @@ pub fn run(
         run: setup.run,
         packs_made: &setup.packs_made,
         pack_bytes: setup.pack_bytes,
-        data: Lane::new(ObjectKind::Data, DATA_BLOCK_BYTES),
+        data: Lane::new(ObjectKind::Data, data_block_bytes),
         meta: Lane::new(ObjectKind::Meta, META_BLOCK_BYTES),
         blocks: tools.blocks.clone(),
-        block_capacity_bytes: DATA_BLOCK_BYTES + setup.profile.max_bytes(),
+        block_capacity_bytes: data_block_bytes + setup.profile.max_bytes(),
         seals,
         packer: sealed.clone(),
         flushed: flushed_end,
