@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
@@ -31,13 +31,25 @@ pub fn machine(settings: &Settings) -> Machine {
     }
 }
 
+/// Where it is written down which drills are under way on this machine.
+///
+/// # Errors
+/// There is no folder for this machine's state.
+pub fn folder(settings: &Settings) -> Result<PathBuf, AppError> {
+    Ok(state(settings)?.join("drills"))
+}
+
+fn state(settings: &Settings) -> Result<&Path, AppError> {
+    let none = "there is no folder for this machine's state\nhint: set LIFEBOAT_STATE_DIR";
+    settings.state.value.as_deref().ok_or_else(|| AppError::Refused(none.into()))
+}
+
 /// This machine's key for evidence; made at the first drill.
 ///
 /// # Errors
 /// The state folder cannot be used, or the key in it is none.
 pub fn signing_key(settings: &Settings) -> Result<SigningKey, AppError> {
-    let none = "there is no folder for this machine's state\nhint: set LIFEBOAT_STATE_DIR";
-    let state = settings.state.value.as_deref().ok_or_else(|| AppError::Refused(none.into()))?;
+    let state = state(settings)?;
     let path = state.join("drill.key");
     match std::fs::read(&path).map(Zeroizing::new) {
         Ok(bytes) => {

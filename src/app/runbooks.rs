@@ -112,15 +112,24 @@ impl Surroundings {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// What must not be shown: what is secret by its name, and these.
-    pub fn redactor(&self, further: impl IntoIterator<Item = Secret>) -> Redactor {
+    /// What must not be shown: what is secret by its name, what opens the repository, and these.
+    pub fn redactor(&self, settings: &Settings, further: impl IntoIterator<Item = Secret>) -> Redactor {
         let named = self.0.iter().filter(|(name, _)| is_secret(&name.to_string_lossy()));
         let values = named.map(|(_, value)| Secret::from_bytes(value.as_bytes().to_vec()));
-        Redactor::new(values.chain(further))
+        Redactor::new(values.chain(further).chain(opener(settings)))
     }
 
     pub fn into_pairs(self) -> Vec<(OsString, OsString)> {
         self.0.into_iter().collect()
+    }
+}
+
+/// What opens the repository, as far as nobody has to be asked for it.
+fn opener(settings: &Settings) -> Option<Secret> {
+    match &settings.password.value {
+        PasswordSource::Value(secret) => Some(secret.clone()),
+        PasswordSource::File(path) => std::fs::read(path).ok().map(Secret::from_line),
+        PasswordSource::KeyFile(_) | PasswordSource::Command(_) | PasswordSource::Ask => None,
     }
 }
 

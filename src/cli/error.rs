@@ -258,6 +258,8 @@ impl From<DrillError> for CliError {
             }
             DrillError::Engine(error) => error.into(),
             DrillError::Spec(_) => Self::from_chain(Exit::Usage, &error),
+            DrillError::UnderWay { .. } => Self::from_chain(Exit::Conflict, &error)
+                .hint("let it end; another name is another drill, with a history of its own"),
             DrillError::Local { .. } | DrillError::Evidence(_) | DrillError::Chain { .. } => {
                 Self::from_chain(Exit::Failed, &error)
             }

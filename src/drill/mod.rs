@@ -11,6 +11,7 @@ pub mod exposure;
 pub mod fault;
 pub mod history;
 pub mod recovery;
+pub mod redact;
 pub mod report;
 mod run;
 pub mod runbook;
@@ -18,11 +19,14 @@ pub mod sandbox;
 pub mod spec;
 pub mod stack;
 pub mod trend;
+pub mod underway;
 mod validate;
 
 pub use evidence::{Evidence, Verdict};
 pub use run::{Stage, run};
 pub use spec::Spec;
+
+use report::short_time;
 
 use crate::engine::EngineError;
 use crate::repo::RepoError;
@@ -37,6 +41,9 @@ pub enum DrillError {
     Engine(#[from] EngineError),
     #[error("cannot {operation}: {cause}")]
     Local { operation: &'static str, cause: std::io::Error },
+    /// Two of a name would be two histories.
+    #[error("drill {name} is under way on this machine: process {process}, since {}", short_time(since))]
+    UnderWay { name: String, process: u32, since: String },
     #[error("evidence {0}")]
     Evidence(String),
     /// A new record would have to name this one.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::check::{CheckOutcome, CheckResult, Restored};
-use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
+use super::evidence::{Evidence, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
 use super::exposure::{Points, WINDOW_DAYS};
 use super::fault::Witness;
+use super::redact::redact;
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec, validate};
 use crate::base::byte_size::plural;
@@ -19,6 +20,7 @@ use crate::engine::restore::{RestoreOptions, restore};
 use crate::format::manifest::Summary;
 use crate::repo::snapshots::{Filter, SnapshotList};
 use crate::repo::{RepoError, Repository, from_timestamp};
+use crate::runbook::redact::Redactor;
 use crate::source::capture::SourceError;
 use crate::source::target::Target;
 
@@ -41,6 +43,8 @@ pub struct Stage<'s> {
     pub keep: Option<&'s (dyn Fn(Box<dyn Sandbox>) + Sync)>,
     /// Looks at what was restored, for restores that follow to be held against.
     pub witness: Option<&'s Witness>,
+    /// Knows the secrets of this machine's surroundings; those of the sandbox are added.
+    pub redactor: &'s Redactor,
 }
 
 /// Why a drill ended early.
@@ -104,35 +108,20 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
     spec.validate()?;
     let objective = |limit: Option<Duration>| limit.map(seconds);
     let mut evidence = Evidence {
-        format: FORMAT.into(),
-        name: spec.name.clone(),
-        number: 1,
-        previous: None,
         spec_hash: spec.hash()?,
         started_at: from_timestamp(stage.repo.world.now()).to_string(),
-        machine: stage.machine.clone(),
         repository: stage.repository.clone(),
-        snapshot: None,
-        sandbox: None,
-        phases: Vec::new(),
-        restored_bytes: 0,
-        checks: Vec::new(),
-        not_tested: Vec::new(),
         objectives: Objectives { rto_seconds: objective(spec.rto), rpo_seconds: objective(spec.rpo) },
         measured: Measured {
             declared_seconds: seconds(spec.detect + spec.decide),
             window_days: WINDOW_DAYS,
             ..Measured::default()
         },
-        stack: None,
-        verdict: Verdict::CouldNotRun,
-        reason: None,
-        start: None,
-        faults: Vec::new(),
+        ..Evidence::blank(&spec.name, stage.machine.clone())
     };
-    let mut points = None;
+    let (mut points, mut redactor) = (None, stage.redactor.clone());
     let ended = match locate(spec, stage).await {
-        Ok(located) => attempt(spec, stage, located, &mut evidence, &mut points).await,
+        Ok(located) => attempt(spec, stage, located, &mut evidence, &mut points, &mut redactor).await,
         Err(error) if error.is_refusal() => return Err(error),
         Err(DrillError::Engine(error)) => Err(error.into()),
         Err(error) => Err(could_not(error.to_string())),
@@ -144,6 +133,7 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
     if let Some(points) = points {
         points.prove(evidence.verdict, &mut evidence.measured);
     }
+    redact(&mut evidence, &redactor);
     Ok(evidence)
 }
 
@@ -170,7 +160,7 @@ async fn locate(spec: &Spec, stage: &Stage<'_>) -> Result<Located, DrillError> {
     let summary = &selected.snapshot.summary;
     let kind = spec.sandbox.unwrap_or_else(|| SandboxKind::for_source(&summary.source));
     kind.takes(&summary.source).map_err(DrillError::Spec)?;
-    proves_something(spec, summary)?;
+    proves_something(spec, summary, kind)?;
     spec.checks.iter().try_for_each(|check| check.fits(kind)).map_err(DrillError::Spec)?;
     Ok(Located { list, selected, kind })
 }
@@ -181,6 +171,7 @@ async fn attempt(
     located: Located,
     evidence: &mut Evidence,
     points: &mut Option<Points>,
+    redactor: &mut Redactor,
 ) -> Result<(), Stop> {
     let mut watch = Watch { began: stage.began, phase: stage.began };
     let repo = stage.repo;
@@ -205,7 +196,10 @@ async fn attempt(
     evidence.sandbox = Some(sandbox.describe());
     watch.end("provision", &mut evidence.phases);
 
-    let result = rehearse(spec, stage, (&selected, kind), &mut sandbox, evidence, &mut watch).await;
+    *redactor = redactor.with(sandbox.secrets());
+    let result = rehearse(spec, stage, (&selected, kind), &mut sandbox, redactor, evidence, &mut watch).await;
+    // What was restored may have brought more of them.
+    *redactor = redactor.with(sandbox.secrets());
     evidence.not_tested.extend(sandbox.not_tested());
     if let Some(keep) = stage.keep {
         keep(sandbox);
@@ -224,6 +218,7 @@ async fn rehearse(
     stage: &Stage<'_>,
     (selected, kind): (&Selected, SandboxKind),
     sandbox: &mut Box<dyn Sandbox>,
+    redactor: &Redactor,
     evidence: &mut Evidence,
     watch: &mut Watch,
 ) -> Result<(), Stop> {
@@ -251,7 +246,8 @@ async fn rehearse(
     let (repo, cancel) = (stage.repo, stage.cancel);
     let facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
     let now = from_timestamp(repo.world.now());
-    let mut restored = Restored { repo, selected, kind, facts: &facts, now, sandbox, cancel };
+    let redactor = &redactor.with(sandbox.secrets());
+    let mut restored = Restored { repo, selected, kind, facts: &facts, now, sandbox, redactor, cancel };
     validate::usual(spec, &mut restored, evidence).await?;
     let mut is_ready = true;
     if !spec.steps.is_empty() {
@@ -289,7 +285,7 @@ fn row(selected: &Selected) -> SnapshotRow {
 }
 
 /// Bytes that come back as they were stored prove little about a stream nobody here can read.
-fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), DrillError> {
+fn proves_something(spec: &Spec, summary: &Summary, kind: SandboxKind) -> Result<(), DrillError> {
     let is_folder = spec.sandbox.is_none_or(|kind| kind == SandboxKind::Directory);
     let what = match summary.source.as_str() {
         source @ ("stdin" | "command") => format!("the output of a {source}"),
@@ -297,7 +293,7 @@ fn proves_something(spec: &Spec, summary: &Summary) -> Result<(), DrillError> {
         "mariadb" if spec.sandbox.is_some() && is_folder => "a dump of MariaDB".into(),
         _ => return Ok(()),
     };
-    if !spec.checks.is_empty() {
+    if spec.checks.iter().any(|check| check.proves(kind)) {
         return Ok(());
     }
     Err(DrillError::Spec(format!(

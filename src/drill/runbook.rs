@@ -2,7 +2,7 @@
 //! listed, compared and attested like a restore.
 
 use super::check::{CheckOutcome, CheckResult};
-use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
+use super::evidence::{Evidence, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
 use crate::format::manifest::Summary;
 use crate::repo::from_timestamp;
 use crate::repo::snapshots::Snapshot;
@@ -62,19 +62,12 @@ pub fn evidence(runbook: &Runbook, outcome: &Outcome, about: About) -> Evidence 
     // A loss that cannot be told from the runbook is not judged.
     let rpo = runbook.front.rpo.filter(|_| about.exposure_seconds.is_some());
     let mut evidence = Evidence {
-        format: FORMAT.into(),
-        name: about.name,
-        number: 1,
-        previous: None,
         spec_hash: runbook.steps_hash(),
         started_at: outcome.started_at.clone(),
-        machine: about.machine,
         repository: about.repository,
         snapshot: about.snapshot,
-        stack: None,
         sandbox: Some(about.sandbox),
         phases,
-        restored_bytes: 0,
         checks: ran.map(check).collect(),
         not_tested: drill_rules::not_rehearsed(runbook),
         objectives: Objectives {
@@ -88,10 +81,7 @@ pub fn evidence(runbook: &Runbook, outcome: &Outcome, about: About) -> Evidence 
             exposure_seconds: about.exposure_seconds,
             ..Measured::default()
         },
-        verdict: Verdict::CouldNotRun,
-        reason: None,
-        start: None,
-        faults: Vec::new(),
+        ..Evidence::blank(&about.name, about.machine)
     };
     match outcome.ended {
         Ended::Completed => evidence.judge(),

@@ -47,9 +47,12 @@ pub fn steps(spec: &Spec, restored: &mut Restored<'_>, evidence: &mut Evidence) 
         restored.cancel.check()?;
         let start = std::time::Instant::now();
         let done = waiting(|| match step {
-            Step::Command(words) => command::run(words, restored.sandbox.as_ref(), restored.cancel),
+            Step::Command(words) => {
+                command::run(words, restored.sandbox.as_ref(), restored.redactor, restored.cancel)
+            }
             Step::Sql(sql) => {
-                restored.sandbox.execute(sql).map(|()| "done".to_owned()).map_err(|error| error.to_string())
+                let done = restored.sandbox.execute(sql).map(|()| "done".to_owned());
+                done.map_err(|error| restored.redactor.clean(&error.to_string()))
             }
         });
         restored.cancel.check()?;

@@ -7,6 +7,8 @@ use crate::base::url::encode;
 pub const MASK: &str = "[redacted]";
 /// Shorter values would blank out ordinary words.
 const LEAST_BYTES: usize = 4;
+/// Longer ones are no ordinary words.
+const WORD_BYTES: usize = 12;
 
 /// Knows secrets; does not print.
 #[derive(Clone, Default)]
@@ -16,6 +18,20 @@ pub struct Redactor {
 }
 
 impl Redactor {
+    /// The same, and these too.
+    pub fn with(&self, further: impl IntoIterator<Item = Secret>) -> Self {
+        Self::new(self.secrets.iter().cloned().chain(further))
+    }
+
+    /// Without those that are ordinary words, for text of our own: it may hold the word by chance, and a mask in its
+    /// place would tell everybody what the secret is. What others say is cleaned of all of them.
+    pub fn without_words(&self) -> Self {
+        let is_word = |secret: &&Secret| {
+            secret.expose().len() <= WORD_BYTES && secret.expose().iter().all(u8::is_ascii_alphabetic)
+        };
+        Self { secrets: self.secrets.iter().filter(|secret| !is_word(secret)).cloned().collect() }
+    }
+
     /// Of these values, their lines and their forms in an address.
     pub fn new(values: impl IntoIterator<Item = Secret>) -> Self {
         let mut secrets: Vec<Secret> = Vec::new();
@@ -49,8 +65,102 @@ impl Redactor {
                 text = text.replace(secret, MASK);
             }
         }
-        without_logins(&text)
+        without_tokens(&without_assigned(&without_logins(&text)))
     }
+}
+
+/// Ends of names whose value is a secret.
+const SECRET_NAMES: [&str; 11] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "access_key",
+    "secret_key",
+    "private_key",
+    "application_key",
+];
+
+fn says_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    SECRET_NAMES.iter().any(|word| name.ends_with(word))
+}
+
+/// `password=hunter2`, `"token": "x"`, `--passphrase x`, and `password: x` where a line begins so: with the value
+/// masked, whatever it is, unless it only refers to one.
+fn without_assigned(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut kept = 0;
+    for (at, sign) in text.match_indices(['=', ':', ' ']) {
+        if at < kept {
+            continue;
+        }
+        let before = &text[..at];
+        let (unquoted, is_quoted) = match before.strip_suffix(['"', '\'']) {
+            Some(unquoted) => (unquoted, true),
+            None => (before, false),
+        };
+        let begin = unquoted.rfind(|c: char| !(c.is_ascii_alphanumeric() || "_-".contains(c)));
+        let begin =
+            begin.map_or(0, |begin| begin + unquoted[begin..].chars().next().map_or(1, char::len_utf8));
+        let name = &unquoted[begin..];
+        let line = unquoted[..begin].rsplit('\n').next().unwrap_or_default();
+        let assigns = match sign {
+            "=" => true,
+            ":" => is_quoted || line.trim_matches([' ', '\t', '-']).is_empty(),
+            _ => name.starts_with("--") && !is_quoted,
+        };
+        if !assigns || !says_secret(name) {
+            continue;
+        }
+        let after = &text[at + 1..];
+        let value = if sign == "=" { after } else { after.trim_start_matches(' ') };
+        let quote = value.chars().next().filter(|first| "\"'".contains(*first));
+        let value = &value[quote.map_or(0, char::len_utf8)..];
+        let end = match quote {
+            Some(quote) => value.find(quote),
+            None => value.find(|c: char| c.is_whitespace() || ",;&\"'`<>()[]{}|".contains(c)),
+        };
+        let end = end.unwrap_or(value.len());
+        if end == 0 || value.starts_with(['$', '<', '{', '-']) {
+            continue;
+        }
+        let begin = text.len() - value.len();
+        clean.push_str(&text[kept..begin]);
+        clean.push_str(MASK);
+        kept = begin + end;
+    }
+    clean.push_str(&text[kept..]);
+    clean
+}
+
+/// What begins as the tokens of well-known services do.
+fn without_tokens(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find(is_of_word) {
+        let (before, word) = rest.split_at(begin);
+        let end = word.find(|c| !is_of_word(c)).unwrap_or(word.len());
+        clean.push_str(before);
+        clean.push_str(if is_token(&word[..end]) { MASK } else { &word[..end] });
+        rest = &word[end..];
+    }
+    clean.push_str(rest);
+    clean
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-./+".contains(c)
+}
+
+fn is_token(word: &str) -> bool {
+    let long = |prefix: &&str| word.starts_with(*prefix) && word.len() >= prefix.len() + 10;
+    let known = ["ghp_", "gho_", "glpat-", "xoxb-", "xoxp-", "sk_live_", "hvs.", "npm_", "dop_v1_"];
+    let is_aws = word.len() == 20 && (word.starts_with("AKIA") || word.starts_with("ASIA"));
+    is_aws || known.iter().any(long)
 }
 
 /// `scheme://user:password@host` → `scheme://user:[redacted]@host`.
@@ -90,31 +200,17 @@ pub(super) fn looks_secret(line: &str) -> Option<&'static str> {
     if line.contains("-----BEGIN ") && line.contains("PRIVATE KEY") {
         return Some("a private key");
     }
-    let words = || line.split(|c: char| !(c.is_ascii_alphanumeric() || "_-./+".contains(c)));
-    for word in words() {
-        let long =
-            |prefix: &str, least: usize| word.starts_with(prefix) && word.len() >= prefix.len() + least;
-        let is_token = ["ghp_", "gho_", "glpat-", "xoxb-", "xoxp-", "sk_live_", "hvs.", "npm_", "dop_v1_"]
-            .iter()
-            .any(|prefix| long(prefix, 10));
-        let is_aws = word.len() == 20 && (word.starts_with("AKIA") || word.starts_with("ASIA"));
-        if is_token || is_aws {
-            return Some("a token");
-        }
+    if line.split(|c| !is_of_word(c)).any(is_token) {
+        return Some("a token");
     }
     assigned(line)
 }
 
 /// `PASSWORD=hunter2`, `--password hunter2`: a name that says secret with a value that is no variable.
 fn assigned(line: &str) -> Option<&'static str> {
-    const NAMES: [&str; 6] = ["password", "passwd", "passphrase", "secret", "token", "apikey"];
-    // Names of files, commands and ids are no secrets.
-    const HARMLESS: [&str; 6] = ["_file", "-file", "_command", "-command", "_id", "_path"];
     for (at, _) in line.match_indices('=') {
         let name = line[..at].rsplit(|c: char| !(c.is_ascii_alphanumeric() || "_-".contains(c))).next();
-        let name = name.unwrap_or_default().to_ascii_lowercase();
-        let says_secret = NAMES.iter().any(|word| name.ends_with(word));
-        if !says_secret || HARMLESS.iter().any(|end| name.ends_with(end)) {
+        if !says_secret(name.unwrap_or_default()) {
             continue;
         }
         let value = line[at + 1..].trim_start_matches(['"', '\'']);
@@ -147,6 +243,37 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(redactor.clean(text), expected);
+        }
+        let more = redactor.with([Secret::from_text("another".into())]);
+        assert_eq!(more.clean("another hunter22"), "[redacted] [redacted]");
+        assert_eq!(more.without_words().clean("another hunter22"), "another [redacted]");
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_masked_although_nobody_said_it() {
+        let table = [
+            ("db password=s3cr3t, port=3", "db password=[redacted], port=3"),
+            ("{\"token\": \"s3 x\", \"n\": 1}", "{\"token\": \"[redacted]\", \"n\": 1}"),
+            ("'API-KEY'='q'", "'API-KEY'='[redacted]'"),
+            ("a\n - password: s3cr3t\nb", "a\n - password: [redacted]\nb"),
+            ("mysql --password s3cr3t -e x", "mysql --password [redacted] -e x"),
+            ("PGPASSWORD=s3cr3t psql", "PGPASSWORD=[redacted] psql"),
+            ("got ghp_abcdefghijklmnop.", "got [redacted]"),
+        ];
+        for (text, expected) in table {
+            let clean = Redactor::default().clean(text);
+            assert_eq!(clean, expected);
+            assert_eq!(Redactor::default().clean(&clean), clean, "once is enough");
+        }
+        for text in [
+            "PGPASSWORD=$DB_PASSWORD psql",
+            "unexpected token: end of input",
+            "--password <FILE> is missing",
+            "--password-file /etc/pw",
+            "select token = 'x', 1 from t where a::text = ':' and b=1",
+            "übung=1 ñ: x",
+        ] {
+            assert_eq!(Redactor::default().clean(text), text);
         }
     }
 

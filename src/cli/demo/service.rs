@@ -22,6 +22,7 @@ use crate::engine::read::select::SnapshotPath;
 use crate::engine::restore::service::to_service;
 use crate::repo::Repository;
 use crate::repo::snapshots::Filter;
+use crate::runbook::redact::Redactor;
 
 /// What the drill must keep to.
 const RTO: Duration = Duration::from_secs(60);
@@ -139,6 +140,7 @@ pub async fn drill(
         began: Instant::now(),
         keep: None,
         witness: None,
+        redactor: &Redactor::default(),
         progress: Arc::new(NoProgress),
         cancel: &context.cancel,
     };

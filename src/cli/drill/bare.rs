@@ -12,6 +12,7 @@ use crate::base::cancel::{Cancel, Cancelled};
 use crate::config::STORAGE_VARIABLES;
 use crate::drill::Spec;
 use crate::drill::evidence::{Evidence, Start};
+use crate::drill::fault::Witness;
 use crate::drill::sandbox::scratch_folder;
 use crate::drill::spec::From;
 use crate::seal::slot::Unlock;
@@ -57,14 +58,14 @@ impl Bare {
     ///
     /// # Errors
     /// It could not begin; what it found out later is in the evidence.
-    pub async fn run(self, spec: Spec) -> Result<Evidence, CliError> {
+    pub async fn run(self, spec: Spec) -> Result<(Evidence, Witness), CliError> {
         // The child works elsewhere.
         let scratch =
             std::path::absolute(&self.scratch).map_err(|error| failed("find the scratch folder", error))?;
         let folder = scratch_folder(&scratch).map_err(|error| failed("cannot make an empty home", error))?;
         let spec = Spec { from: From::Here, faults: Vec::new(), ..spec };
         let text = serde_json::to_vec(&spec).map_err(|error| failed("specification", error))?;
-        let file = folder.path().join("drill.json");
+        let (file, seen) = (folder.path().join("drill.json"), folder.path().join("seen"));
         std::fs::write(&file, text).map_err(|error| failed("write the specification", error))?;
         let program = std::env::current_exe().map_err(|error| failed("find this program", error))?;
         let variables: Vec<&str> = HARMLESS
@@ -103,12 +104,15 @@ impl Bare {
         };
         let secret = zeroize::Zeroizing::new(secret);
         command.args([flag, "/dev/stdin", "drill", "run", &spec.name]).arg("--bare").arg(&file);
+        command.arg("--witness").arg(&seen);
         command.arg("--scratch").arg(&scratch);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut evidence = self.supervise(command, &secret).await?;
         evidence.start = Some(start);
         evidence.spec_hash = spec.hash()?;
-        Ok(evidence)
+        // One that is not there was not written because nothing was restored.
+        let seen = std::fs::read(&seen).unwrap_or_default();
+        Ok((evidence, Witness::from_bytes(&seen)))
     }
 
     async fn supervise(
@@ -175,7 +179,11 @@ pub async fn child(
     let text = std::fs::read(file).map_err(|error| failed("read the specification", error))?;
     let spec: Spec =
         serde_json::from_slice(&text).map_err(|error| failed("read the specification", error))?;
-    let ran = super::rehearse::here(args, &spec, context).await?;
+    let witness = Witness::default();
+    let ran = super::rehearse::here(args, &spec, &witness, context).await?;
+    if let Some(seen) = &args.faults.witness {
+        std::fs::write(seen, witness.to_bytes()).map_err(|error| failed("tell what was restored", error))?;
+    }
     context.json(&ran.evidence)?;
     Ok(Exit::Ok)
 }

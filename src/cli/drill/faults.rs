@@ -28,6 +28,9 @@ pub struct FaultArgs {
     /// Run this specification and print unsigned evidence: what a drill that begins with nothing starts
     #[arg(long, value_name = "FILE", hide = true)]
     pub bare: Option<PathBuf>,
+    /// Tell in this file what was restored, for whoever started the bare drill
+    #[arg(long, value_name = "FILE", hide = true, requires = "bare")]
+    pub witness: Option<PathBuf>,
 }
 
 impl FaultArgs {
@@ -196,7 +199,7 @@ pub async fn from_nothing(
     for bare in beginnings(args, spec, context, scratch)? {
         let address = bare.address.clone();
         match bare.run(spec.clone()).await {
-            Ok(mut evidence) => {
+            Ok((mut evidence, _)) => {
                 evidence.spec_hash = spec.hash()?;
                 evidence.not_tested.extend(unreachable);
                 return Ok(evidence);

@@ -4,6 +4,7 @@ mod attest;
 mod bare;
 mod copies;
 mod faults;
+pub mod filing;
 mod rehearse;
 mod sandbox;
 pub mod show;
@@ -15,7 +16,7 @@ mod write;
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;
 
-pub use rehearse::{keep, spec_of};
+pub use rehearse::{begun, spec_of};
 pub use show::text;
 pub use stack::spec_of as stack_spec_of;
 

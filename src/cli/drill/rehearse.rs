@@ -8,6 +8,7 @@ use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
 use super::bare::Bare;
 use super::faults::{self, FaultArgs};
+use super::filing::{begin, close, file as file_evidence, redactor};
 use super::sandbox::{lend, sandbox_of};
 use super::show::text;
 use super::write::{append, pretty, write};
@@ -18,18 +19,13 @@ use crate::config::{file, parse_duration};
 use crate::drill::check::{CheckSpec, HttpCheck};
 use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::fault::{Rescue, Witness, inject};
-use crate::drill::history;
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
 use crate::drill::sandbox::{DockerGround, Ground, sweep};
 use crate::drill::spec::{From, Step};
+use crate::drill::underway::UnderWay;
 use crate::drill::{Spec, Stage};
-use crate::engine::backup::BackupOptions;
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
-use crate::seal::block::Compression;
-
-const UNPLACED: &str = "this run is not kept (--json-file writes it); `lifeboat verify --read-data` says what is \
-                        damaged, and under another name the drill begins a history of its own";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -95,9 +91,9 @@ pub struct Args {
     html: Option<PathBuf>,
     /// Keep nothing in the repository: for storage credentials that only read
     #[arg(long)]
-    no_keep: bool,
+    pub no_keep: bool,
     #[command(flatten)]
-    faults: FaultArgs,
+    pub faults: FaultArgs,
 }
 
 impl Args {
@@ -286,19 +282,41 @@ async fn one(
     // Before anything starts, and before a password is asked for.
     spec.validate()?;
     let key = drills::signing_key(&context.settings)?;
-    let ran = match spec.from {
-        From::Here => here(args, &spec, context).await?,
+    let under_way = begin(begun(&spec.name, spec.hash()?, context), !args.no_keep, context)?;
+    let ran = match rehearse(args, &spec, known, context).await {
+        Ok(ran) => ran,
+        Err(error) => {
+            close(under_way, Err(&error), context);
+            return Err(error);
+        }
+    };
+    let Ran { evidence, repo } = ran;
+    finish(Rehearsed { evidence, repo: repo.as_ref(), key }, under_way, args, context).await
+}
+
+/// What is known of a drill before anything happened.
+pub fn begun(name: &str, spec_hash: String, context: &Context) -> Evidence {
+    Evidence { spec_hash, ..Evidence::blank(name, drills::machine(&context.settings)) }
+}
+
+async fn rehearse(
+    args: &Args,
+    spec: &Spec,
+    known: Option<(&file::File, &str)>,
+    context: &Context,
+) -> Result<Ran, CliError> {
+    let mut ran = match spec.from {
+        From::Here => here(args, spec, &Witness::default(), context).await?,
         From::Replica | From::Kit => {
             let scratch = ground(args, context).scratch;
-            let evidence = faults::from_nothing(&args.faults, &spec, context, &scratch).await?;
+            let evidence = faults::from_nothing(&args.faults, spec, context, &scratch).await?;
             Ran { evidence, repo: home(args, context).await }
         }
     };
-    let Ran { mut evidence, repo } = ran;
     if let Some((file, drilled)) = known {
-        copies::look(file, drilled, &mut evidence, context).await;
+        copies::look(file, drilled, &mut ran.evidence, context).await;
     }
-    finish(Rehearsed { evidence, repo: repo.as_ref(), key }, args, context).await
+    Ok(ran)
 }
 
 /// A drill that ran, and the repository that keeps its evidence.
@@ -324,7 +342,7 @@ async fn home(args: &Args, context: &Context) -> Option<Repository> {
 }
 
 /// Runs a drill on this machine as it stands, and injects its faults.
-pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, CliError> {
+pub async fn here(args: &Args, spec: &Spec, witness: &Witness, context: &Context) -> Result<Ran, CliError> {
     let mut ground = ground(args, context);
     ground.lent = lend(spec, context).await?;
     let scratch = ground.scratch.clone();
@@ -334,7 +352,7 @@ pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, Cl
     let (repo, unlock) = context.open_with_key().await?;
     context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
     let around = surroundings(context, &repo);
-    let witness = Witness::default();
+    let redactor = redactor(context, Some(&unlock));
     let (counters, display) = context.progress();
     let stage = Stage {
         repo: &repo,
@@ -346,7 +364,8 @@ pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, Cl
         progress: counters,
         cancel: &context.cancel,
         keep: None,
-        witness: (!spec.faults.is_empty()).then_some(&witness),
+        witness: (!spec.faults.is_empty() || args.faults.witness.is_some()).then_some(witness),
+        redactor: &redactor,
     };
     let mut evidence = crate::drill::run(spec, &stage).await?;
     if !spec.faults.is_empty() {
@@ -362,7 +381,7 @@ pub async fn here(args: &Args, spec: &Spec, context: &Context) -> Result<Ran, Cl
                 Box::pin(async move { bare.run(spec).await.map_err(|error| error.causes.join(": ")) })
             },
         };
-        inject(spec, &stage, &witness, &rescue, &mut evidence).await;
+        inject(spec, &stage, witness, &rescue, &mut evidence).await;
     }
     drop(stage);
     drop(display);
@@ -399,58 +418,20 @@ pub struct Rehearsed<'r> {
 }
 
 /// Puts the evidence into its chain, keeps it, writes it where it was asked for, and tells it.
-pub async fn finish(rehearsed: Rehearsed<'_>, args: &Args, context: &Context) -> Result<Exit, CliError> {
-    let Rehearsed { mut evidence, repo, key } = rehearsed;
-    let name = evidence.name.clone();
-    // Looking back is no part of a recovery.
-    let nobody = crate::base::cancel::Cancel::new();
-    let before = match repo {
-        Some(repo) => history::before(repo, &name, &nobody).await,
-        None => Ok(Vec::new()),
-    };
-    let placed = before.and_then(|before| history::place(&mut evidence, &before).map(|()| before));
-    // Two records with one number would be two histories: one that cannot follow the last is written, not kept.
-    let (before, unplaced) = match placed {
-        Ok(before) => (before, None),
-        Err(error) => {
-            history::unplaced(&mut evidence, &error);
-            (Vec::new(), Some(error))
-        }
-    };
-    let signed = evidence.sign(&key)?;
-    let before: Vec<Evidence> = before.into_iter().map(|kept| kept.signed.evidence).collect();
-    // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
-    let kept = match (unplaced, repo) {
-        (Some(error), _) => Err(CliError::new(Exit::Failed, error.to_string()).hint(UNPLACED)),
-        (None, Some(repo)) if !args.no_keep => keep(repo, &signed, context).await,
-        _ => Ok(()),
-    };
-    let written = write_all(args, &signed, &before);
-    tell(&signed, context)?;
-    kept?;
+pub async fn finish(
+    rehearsed: Rehearsed<'_>,
+    under_way: UnderWay,
+    args: &Args,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let Rehearsed { evidence, repo, key } = rehearsed;
+    let filed = file_evidence(evidence, repo, !args.no_keep, &key, context).await?;
+    close(under_way, Ok(filed.later), context);
+    let written = write_all(args, &filed.signed, &filed.before);
+    tell(&filed.signed, context)?;
+    filed.kept?;
     written?;
-    Ok(exit(signed.evidence.verdict))
-}
-
-/// Keeps evidence in the repository it speaks of.
-pub async fn keep(repo: &Repository, signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
-    let settings = &context.settings;
-    let options = BackupOptions {
-        job: String::new(),
-        host: settings.hostname.clone(),
-        user: settings.user.clone(),
-        tags: vec!["drill".into()],
-        compression: Compression::Zstd(repo.config.compression_level),
-        profile: None,
-        time: None,
-        dry_run: false,
-        force: false,
-        threads: 1,
-        accepted: None,
-    };
-    let kept = history::keep(repo, signed, options).await;
-    kept.map_err(|error| CliError::from(error).hint("--no-keep leaves the evidence out of the repository"))?;
-    Ok(())
+    Ok(exit(filed.signed.evidence.verdict))
 }
 
 fn write_all(args: &Args, signed: &SignedEvidence, before: &[Evidence]) -> Result<(), CliError> {

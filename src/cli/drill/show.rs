@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::super::text::{moment, plural, shown, table};
 use super::super::{CliError, Context, Exit};
+use super::filing::settle;
 pub use super::text::text;
 use super::write::{pretty, write};
 use crate::drill::evidence::Evidence;
@@ -47,6 +48,7 @@ pub struct ShowArgs {
 async fn open(context: &Context) -> Result<Repository, CliError> {
     let repo = context.open().await?;
     context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
+    settle(&repo, context).await;
     Ok(repo)
 }
 

@@ -6,10 +6,12 @@ use std::time::Instant;
 use super::super::backup::service::surroundings;
 use super::super::paths::open_to_read;
 use super::super::{CliError, Context, Exit};
-use super::rehearse::{Args, Rehearsed, finish, ground};
+use super::filing::{begin, close, redactor};
+use super::rehearse::{Args, Rehearsed, begun, finish, ground};
 use super::sandbox::sandbox_kind;
 use crate::app::drills;
 use crate::config::file::{self, ConfigFile};
+use crate::drill::evidence::Evidence;
 use crate::drill::stack::{ComponentSpec, From, StackSpec, StackStage, run};
 use crate::repo::snapshots::{Filter, parse_time};
 use crate::repo::{Repository, to_timestamp};
@@ -59,10 +61,44 @@ pub async fn rehearse(
     context: &Context,
 ) -> Result<Exit, CliError> {
     let spec = spec_of(name, drill, &found.file)?;
-    let ground = ground(args, context);
     let key = drills::signing_key(&context.settings)?;
+    let under_way = begin(begun(name, spec.hash()?, context), !args.no_keep, context)?;
+    let mut opened = BTreeMap::new();
+    match in_sandboxes(args, &spec, drill, found, &mut opened, context).await {
+        Ok((evidence, keeper)) => {
+            let repo = opened.get(&keeper).map(|opened| &opened.repo);
+            finish(Rehearsed { evidence, repo, key }, under_way, args, context).await
+        }
+        Err(error) => {
+            close(under_way, Err(&error), context);
+            Err(error)
+        }
+    }
+}
+
+/// A repository that is open, and its address.
+struct Opened {
+    repo: Repository,
+    address: String,
+}
+
+impl Opened {
+    async fn at(context: &Context) -> Result<Self, CliError> {
+        Ok(Self { repo: open_to_read(context).await?, address: context.location()?.to_string() })
+    }
+}
+
+/// What the drill found, and the name of the repository that it is filed in.
+async fn in_sandboxes(
+    args: &Args,
+    spec: &StackSpec,
+    drill: &file::Drill,
+    found: &ConfigFile,
+    opened: &mut BTreeMap<String, Opened>,
+    context: &Context,
+) -> Result<(Evidence, String), CliError> {
+    let ground = ground(args, context);
     let (began, now) = (Instant::now(), to_timestamp(jiff::Timestamp::now()));
-    let mut opened: BTreeMap<String, (Repository, String)> = BTreeMap::new();
     let mut of_component = BTreeMap::new();
     for (component, wanted) in &spec.components {
         let Some(job) = wanted.job.as_ref().and_then(|job| found.file.job.get(job)) else { continue };
@@ -73,8 +109,7 @@ pub async fn rehearse(
         let (repository, settings) = named.map_err(CliError::usage)?;
         if !opened.contains_key(repository) {
             let own = context.with(context.settings_of(settings)?);
-            let address = own.location()?.to_string();
-            opened.insert(repository.to_owned(), (open_to_read(&own).await?, address));
+            opened.insert(repository.to_owned(), Opened::at(&own).await?);
         }
         of_component.insert(component.clone(), repository.to_owned());
     }
@@ -82,20 +117,20 @@ pub async fn rehearse(
     let (keeps_name, keeps_settings) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
     if !opened.contains_key(keeps_name) {
         let own = context.with(context.settings_of(keeps_settings)?);
-        let address = own.location()?.to_string();
-        opened.insert(keeps_name.to_owned(), (open_to_read(&own).await?, address));
+        opened.insert(keeps_name.to_owned(), Opened::at(&own).await?);
     }
-    let Some((keeper, keeper_address)) = opened.get(keeps_name) else {
+    let Some(keeper) = opened.get(keeps_name) else {
         return Err(CliError::usage("no repository is defined"));
     };
     let from = of_component
         .into_iter()
         .filter_map(|(component, repository)| {
-            let (repo, address) = opened.get(&repository)?;
-            Some((component, From { repo, repository: address.clone() }))
+            let opened = opened.get(&repository)?;
+            Some((component, From { repo: &opened.repo, repository: opened.address.clone() }))
         })
         .collect();
-    let around = surroundings(context, keeper);
+    let around = surroundings(context, &keeper.repo);
+    let redactor = redactor(context, None);
     let (counters, display) = context.progress();
     let at = spec.at.as_ref().and_then(|at| parse_time(at)).map_or(now, to_timestamp);
     let stage = StackStage {
@@ -106,13 +141,13 @@ pub async fn rehearse(
         open_target: &|address| drills::open_target(address, &around),
         ground,
         machine: drills::machine(&context.settings),
-        repository: keeper_address.clone(),
+        repository: keeper.address.clone(),
         began,
         progress: counters,
         cancel: &context.cancel,
+        redactor: &redactor,
     };
-    let ran = run(&spec, &stage).await;
+    let ran = run(spec, &stage).await;
     drop(display);
-    let rehearsed = Rehearsed { evidence: ran?, repo: Some(keeper), key };
-    finish(rehearsed, args, context).await
+    Ok((ran?, keeps_name.to_owned()))
 }

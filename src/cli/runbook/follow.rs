@@ -82,7 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut audit = Audit::begin(&folder, &stamp(), &begin)?;
     let options = Options {
         is_drill: false,
-        redactor: around.redactor(values::secrets(&runbook, &found)),
+        redactor: around.redactor(&context.settings, values::secrets(&runbook, &found)),
         variables: found,
         environment: around.into_pairs(),
         agreed: agreed(context),

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::drill::{exit, keep, text};
+use super::super::drill::filing::{self, Filed};
+use super::super::drill::{begun, exit, text};
 use super::super::{CliError, Context, Exit};
 use super::ask::Nobody;
 use super::follow::{self, begin, by, stamp, write};
@@ -16,7 +17,6 @@ use crate::base::own_file::Trust;
 use crate::base::url::{Url, decode};
 use crate::config::PasswordSource;
 use crate::drill::evidence::{Evidence, SignedEvidence};
-use crate::drill::history::{self, TREND_OF};
 use crate::drill::runbook::{About, evidence, row};
 use crate::drill::sandbox::{self, DockerGround, Ground, Sandbox, SandboxKind, end_all_in, sweep};
 use crate::engine::read::select::SnapshotPath;
@@ -77,19 +77,28 @@ async fn rehearse(drill: &Drill, context: &Context) -> Result<SignedEvidence, Cl
         context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
     }
     let key = drills::signing_key(&context.settings)?;
-    let repo = open(drill, context).await?;
-    let (outcome, about) = in_sandbox(drill, &runbook, &set, repo.as_ref(), context).await?;
-    let mut evidence = evidence(&runbook, &outcome, about);
-    before(&mut evidence, repo.as_ref(), context).await?;
-    let signed = evidence.sign(&key)?;
+    let name = drill.name.as_ref().unwrap_or(&runbook.front.name);
+    let under_way = filing::begin(begun(name, runbook.steps_hash(), context), drill.keep, context)?;
+    let rehearsing = async {
+        let repo = open(drill, context).await?;
+        let (outcome, about) = in_sandbox(drill, &runbook, &set, repo.as_ref(), context).await?;
+        Ok((evidence(&runbook, &outcome, about), repo))
+    };
+    let (evidence, repo) = match rehearsing.await {
+        Ok(found) => found,
+        Err(error) => {
+            filing::close(under_way, Err(&error), context);
+            return Err(error);
+        }
+    };
+    let Filed { signed, kept, later, .. } =
+        filing::file(evidence, repo.as_ref(), drill.keep, &key, context).await?;
+    // Without a repository it stays on this machine: below, and nowhere else.
+    filing::close(under_way, Ok(later.filter(|_| repo.is_some())), context);
     let folder = runbooks::folder(&context.settings, &runbook.front.name)?;
     let json = serde_json::to_string_pretty(&signed)
         .map_err(|error| CliError::new(Exit::Failed, error.to_string()))?;
     write(&folder.join(LAST), &(json + "\n"))?;
-    let kept = match &repo {
-        Some(repo) if drill.keep => keep(repo, &signed, context).await,
-        _ => Ok(()),
-    };
     let evidence = &signed.evidence;
     if context.json {
         context.json(&signed)?;
@@ -299,7 +308,7 @@ async fn steps(
     let clock = SystemClock::new();
     let options = Options {
         is_drill: true,
-        redactor: around.redactor(values::secrets(runbook, &found)),
+        redactor: around.redactor(&context.settings, values::secrets(runbook, &found)),
         variables: found,
         environment: around.into_pairs(),
         agreed: Vec::new(),
@@ -354,24 +363,6 @@ fn configured(place: &Path, around: &mut Surroundings, context: &Context) -> Res
     write(&path, &file.to_string())?;
     around.set("LIFEBOAT_CONFIG", &path);
     Ok(())
-}
-
-/// Looks back: the number, the chain and the trend.
-async fn before(
-    evidence: &mut Evidence,
-    repo: Option<&Repository>,
-    context: &Context,
-) -> Result<(), CliError> {
-    let Some(repo) = repo else { return Ok(()) };
-    let nobody = crate::base::cancel::Cancel::new();
-    let before = match history::newest(repo, Some(&evidence.name), TREND_OF, &nobody).await {
-        Ok(before) => before,
-        Err(error) => {
-            context.warn(format_args!("the runs before cannot be read: {error}"));
-            Vec::new()
-        }
-    };
-    Ok(history::place(evidence, &before)?)
 }
 
 fn record(runbook: &Runbook, evidence: &Evidence, words: &str, context: &Context) -> Result<(), CliError> {

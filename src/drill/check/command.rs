@@ -7,22 +7,33 @@ use super::{Answer, Broken};
 use crate::base::cancel::Cancel;
 use crate::base::process::{Process, ProcessOptions};
 use crate::drill::sandbox::Sandbox;
+use crate::runbook::redact::Redactor;
 
 /// A program that says nothing for this long is ended.
 const SILENCE: Duration = Duration::from_secs(600);
 /// What of its last line is told.
 const SAID_CHARACTERS: usize = 200;
 
-pub fn check(words: &[String], sandbox: &dyn Sandbox, cancel: &Cancel) -> Result<Answer, Broken> {
-    let said = run(words, sandbox, cancel)?;
+pub fn check(
+    words: &[String],
+    sandbox: &dyn Sandbox,
+    redactor: &Redactor,
+    cancel: &Cancel,
+) -> Result<Answer, Broken> {
+    let said = run(words, sandbox, redactor, cancel)?;
     Ok(Answer::Proven(if said.is_empty() { "ended with 0".into() } else { said }))
 }
 
-/// Runs a program that finds the restored state in its environment, and gives the last line it wrote.
+/// Runs a program that finds the restored state in its environment, and gives the last line it wrote, without secrets.
 ///
 /// # Errors
 /// It cannot be started, did not end with 0, or the run was cancelled: what it said.
-pub fn run(words: &[String], sandbox: &dyn Sandbox, cancel: &Cancel) -> Result<String, Broken> {
+pub fn run(
+    words: &[String],
+    sandbox: &dyn Sandbox,
+    redactor: &Redactor,
+    cancel: &Cancel,
+) -> Result<String, Broken> {
     let Some((program, arguments)) = words.split_first() else { return Err("no command".into()) };
     let mut command = Command::new(program);
     command.args(arguments).envs(environment(sandbox));
@@ -35,10 +46,11 @@ pub fn run(words: &[String], sandbox: &dyn Sandbox, cancel: &Cancel) -> Result<S
     let mut said = Vec::new();
     let read = std::io::Read::read_to_end(&mut process, &mut said);
     // How it ended says more than that it could not be read.
-    process.finish().map_err(|error| error.to_string())?;
+    process.finish().map_err(|error| redactor.clean(&error.to_string()))?;
     read.map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&said);
-    Ok(said.lines().last().unwrap_or_default().chars().take(SAID_CHARACTERS).collect())
+    // Cleaned before it is cut: half a secret would not be known for one.
+    Ok(redactor.clean(said.lines().last().unwrap_or_default()).chars().take(SAID_CHARACTERS).collect())
 }
 
 fn environment(sandbox: &dyn Sandbox) -> Vec<(String, String)> {

@@ -1,6 +1,8 @@
 //! A smoke test: an address that must answer with a status, perhaps with a text in it.
 //!
-//! It only ever gets, follows nothing, and waits a while for a service that is still starting.
+//! It only ever gets, follows nothing, and waits a while for a service that is still starting. What answers proves a
+//! recovery only if it is a service of the sandbox, found by its name; this machine's own loopback may be asked and
+//! proves nothing, and nobody else is asked at all: production answers whether anything was restored or not.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use super::{Answer, Broken};
 use crate::base::cancel::Cancel;
 use crate::base::url::Url;
 use crate::drill::DrillError;
+use crate::drill::sandbox::Sandbox;
 use crate::source::difference::Difference;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
@@ -49,29 +52,68 @@ impl HttpCheck {
         }
     }
 
+    /// What stands between `://` and the path, without a port.
+    fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        let place = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+            Some((inner, _)) => inner,
+            None => place.split(':').next().unwrap_or_default(),
+        }
+    }
+
+    /// Whether it asks this machine itself.
+    pub fn is_of_this_machine(&self) -> bool {
+        let host = self.host();
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|at| at.is_loopback())
+    }
+
+    /// Why it is not asked: there is nothing in the sandbox that it could mean.
+    pub fn outside(&self) -> String {
+        format!(
+            "{} is outside the sandbox: what answers there proves no recovery, and a drill asks nobody else\nhint: an \
+             http check names a service of a Docker project, as in http://web:8080/; let a command ask what a step \
+             started",
+            self.host()
+        )
+    }
+
     /// The same at the place where a service of the sandbox answers, if the address names one.
-    pub fn at(&self, place: impl Fn(&str) -> Option<IpAddr>) -> Self {
-        let moved = || {
-            let (scheme, rest) = self.url.split_once("://")?;
-            let end = rest.find([':', '/', '?', '#']).unwrap_or(rest.len());
-            let at = match place(&rest[..end])? {
-                IpAddr::V4(at) => at.to_string(),
-                IpAddr::V6(at) => format!("[{at}]"),
-            };
-            Some(format!("{scheme}://{at}{}", &rest[end..]))
+    pub fn at(&self, place: impl Fn(&str) -> Option<IpAddr>) -> Option<Self> {
+        let (scheme, rest) = self.url.split_once("://")?;
+        let end = rest.find([':', '/', '?', '#']).unwrap_or(rest.len());
+        let at = match place(&rest[..end])? {
+            IpAddr::V4(at) => at.to_string(),
+            IpAddr::V6(at) => format!("[{at}]"),
         };
-        Self { url: moved().unwrap_or_else(|| self.url.clone()), ..self.clone() }
+        Some(Self { url: format!("{scheme}://{at}{}", &rest[end..]), ..self.clone() })
     }
 }
 
-pub async fn check(wanted: &HttpCheck, cancel: &Cancel) -> Result<Answer, Broken> {
+/// Asks a service of the sandbox, or this machine; true if the answer is the sandbox's own.
+pub async fn check(
+    wanted: &HttpCheck,
+    sandbox: &dyn Sandbox,
+    cancel: &Cancel,
+) -> (Result<Answer, Broken>, bool) {
+    if let Some(inside) = wanted.at(|host| sandbox.host_of(host)) {
+        return (answer(&inside, "", cancel).await, true);
+    }
+    match wanted.is_of_this_machine() {
+        true => (answer(wanted, "; not of the sandbox: proves nothing", cancel).await, false),
+        false => (Err(format!("no service {} runs in the sandbox", wanted.host())), false),
+    }
+}
+
+async fn answer(wanted: &HttpCheck, about: &str, cancel: &Cancel) -> Result<Answer, Broken> {
     let start = Instant::now();
     loop {
         if cancel.is_cancelled() {
             return Err("interrupted".into());
         }
         let difference = match ask(wanted).await {
-            Ok(None) => return Ok(Answer::Proven(format!("GET answered {}", wanted.status))),
+            Ok(None) => return Ok(Answer::Proven(format!("GET answered {}{about}", wanted.status))),
             Ok(Some(difference)) => difference,
             Err(error) => {
                 Difference::new(wanted.url.clone(), wanted.status.to_string(), "no answer").because(error)
@@ -139,11 +181,29 @@ mod tests {
     fn a_service_of_the_sandbox_is_asked_where_it_answers() {
         let at = |url: &str| {
             let wanted = HttpCheck { url: url.into(), status: 200, contains: None };
-            wanted.at(|host| (host == "web").then(|| IpAddr::from([10, 0, 0, 2]))).url
+            wanted.at(|host| (host == "web").then(|| IpAddr::from([10, 0, 0, 2]))).map(|wanted| wanted.url)
         };
-        assert_eq!(at("http://web:8080/health?x=http://web"), "http://10.0.0.2:8080/health?x=http://web");
-        assert_eq!(at("http://web"), "http://10.0.0.2");
-        assert_eq!(at("http://website/"), "http://website/");
+        let moved = |url: &str| Some(url.to_owned());
+        assert_eq!(
+            at("http://web:8080/health?x=http://web"),
+            moved("http://10.0.0.2:8080/health?x=http://web")
+        );
+        assert_eq!(at("http://web"), moved("http://10.0.0.2"));
+        assert_eq!(at("http://website/"), None);
+    }
+
+    #[test]
+    fn this_machine_is_told_from_the_world() {
+        let is_here =
+            |url: &str| HttpCheck { url: url.into(), status: 200, contains: None }.is_of_this_machine();
+        for url in ["http://127.0.0.1:1/x", "http://localhost", "https://[::1]:8/", "http://127.9.9.9?x=y"] {
+            assert!(is_here(url), "{url}");
+        }
+        for url in
+            ["http://10.0.0.1/", "http://localhost.example.org/", "http://x@h/127.0.0.1", "http://[::2]/"]
+        {
+            assert!(!is_here(url), "{url}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::base::cancel::Cancel;
 use crate::engine::read::select::Selected;
 use crate::engine::restore::service::waiting;
 use crate::repo::Repository;
+use crate::runbook::redact::Redactor;
 use crate::source::difference::Difference;
 
 /// Differences of one check that are named each; the rest is counted.
@@ -110,44 +111,43 @@ pub struct Restored<'r> {
     pub facts: &'r Map<String, Value>,
     pub now: jiff::Timestamp,
     pub sandbox: &'r mut Box<dyn Sandbox>,
+    /// For what programs say.
+    pub redactor: &'r Redactor,
     pub cancel: &'r Cancel,
 }
 
 /// Makes one check. One line if it passed, else one for each difference, up to a few.
 pub async fn check(spec: &CheckSpec, restored: &mut Restored<'_>) -> Vec<CheckResult> {
     let start = Instant::now();
-    let answer = match spec {
-        CheckSpec::Files | CheckSpec::Modes | CheckSpec::Owners => files::check(spec, restored).await,
-        CheckSpec::Http(wanted) => {
-            let wanted = wanted.at(|host| restored.sandbox.host_of(host));
-            http::check(&wanted, restored.cancel).await
-        }
+    let (answer, proves) = match spec {
+        CheckSpec::Files | CheckSpec::Modes | CheckSpec::Owners => (files::check(spec, restored).await, true),
+        CheckSpec::Http(wanted) => http::check(wanted, restored.sandbox.as_ref(), restored.cancel).await,
         // These ask and wait for the answer: the runtime has other threads for its work meanwhile.
-        _ => waiting(|| ask(spec, restored)),
+        _ => (waiting(|| ask(spec, restored)), true),
     };
-    timed(spec, answer, start)
+    timed(spec, answer, proves, start)
 }
 
 /// The same where nothing was restored: what a component without data asks of those beside it.
 pub async fn check_without_data(
     spec: &CheckSpec,
     sandbox: &dyn Sandbox,
+    redactor: &Redactor,
     cancel: &Cancel,
 ) -> Vec<CheckResult> {
     let start = Instant::now();
     let answer = match spec {
-        CheckSpec::Http(wanted) => http::check(wanted, cancel).await,
-        CheckSpec::Command(words) => waiting(|| command::check(words, sandbox, cancel)),
+        CheckSpec::Command(words) => waiting(|| command::check(words, sandbox, redactor, cancel)),
         _ => Err("nothing was restored that this could be asked of".into()),
     };
-    timed(spec, answer, start)
+    timed(spec, answer, true, start)
 }
 
-fn timed(spec: &CheckSpec, answer: Result<Answer, Broken>, start: Instant) -> Vec<CheckResult> {
+fn timed(spec: &CheckSpec, answer: Result<Answer, Broken>, proves: bool, start: Instant) -> Vec<CheckResult> {
     let seconds = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     let mut results = results(spec, answer);
     for result in &mut results {
-        result.is_data = spec.is_of_data();
+        (result.is_data, result.proves_data) = (spec.is_of_data(), proves);
     }
     if let Some(first) = results.first_mut() {
         first.seconds = seconds;
@@ -158,7 +158,9 @@ fn timed(spec: &CheckSpec, answer: Result<Answer, Broken>, start: Instant) -> Ve
 fn ask(spec: &CheckSpec, restored: &mut Restored<'_>) -> Result<Answer, Broken> {
     match spec {
         CheckSpec::Sql(query) => sql::check(query, restored),
-        CheckSpec::Command(words) => command::check(words, restored.sandbox.as_ref(), restored.cancel),
+        CheckSpec::Command(words) => {
+            command::check(words, restored.sandbox.as_ref(), restored.redactor, restored.cancel)
+        }
         CheckSpec::Certificates { days_left } => certificates::check(*days_left, restored),
         CheckSpec::Freshness { of, within } => freshness::check(of, *within, restored),
         CheckSpec::NotEmpty => not_empty(restored),

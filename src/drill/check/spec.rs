@@ -181,6 +181,11 @@ impl CheckSpec {
         )
     }
 
+    /// Whether it can prove data in such a sandbox. What answers outside of it is no part of a recovery.
+    pub fn proves(&self, kind: SandboxKind) -> bool {
+        !matches!(self, Self::Http(_)) || kind == SandboxKind::Docker
+    }
+
     /// What every drill into such a sandbox asks without being told: what costs next to nothing.
     pub fn usual(kind: SandboxKind) -> Vec<Self> {
         match kind {
@@ -217,6 +222,12 @@ impl CheckSpec {
     /// # Errors
     /// Why not, and what can be asked instead.
     pub fn fits(&self, kind: SandboxKind) -> Result<(), String> {
+        if let Self::Http(wanted) = self
+            && kind != SandboxKind::Docker
+            && !wanted.is_of_this_machine()
+        {
+            return Err(wanted.outside());
+        }
         let Some(fitting) = self.fitting().filter(|fitting| !fitting.contains(&kind)) else { return Ok(()) };
         let fitting: Vec<&str> = fitting.iter().map(|kind| kind.name()).collect();
         let is_asked = |spec: &Self| spec.fitting().is_none_or(|fitting| fitting.contains(&kind));

@@ -13,7 +13,8 @@ const QUERIES: [&str; 4] = ["select", "with", "values", "table"];
 const CHANGES: [&str; 4] = ["insert", "update", "delete", "merge"];
 
 pub fn check(query: &str, restored: &mut Restored<'_>) -> Result<Answer, Broken> {
-    let value = restored.sandbox.sql(query).map_err(|error| error.to_string())?;
+    let value = restored.sandbox.sql(query);
+    let value = value.map_err(|error| restored.redactor.clean(&error.to_string()))?;
     let value = value.ok_or("the query returned no row")?;
     let is_true = match value.as_str() {
         "t" | "true" | "TRUE" => true,
@@ -22,7 +23,7 @@ pub fn check(query: &str, restored: &mut Restored<'_>) -> Result<Answer, Broken>
     if is_true {
         return Ok(Answer::Proven(format!("answered {value}")));
     }
-    let (_, asked) = database_and_query(query);
+    let (value, (_, asked)) = (restored.redactor.clean(&value), database_and_query(query));
     let difference =
         Difference::new(asked.trim(), "true, or a number other than 0", format!("answered {value:?}"));
     Ok(Answer::Differs(vec![difference]))

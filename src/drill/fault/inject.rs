@@ -12,6 +12,7 @@ use super::witness::{Seen, Witness};
 use super::{Expect, FaultKind, FaultResult, FaultSpec, Outcome, conclude};
 use crate::base::causes::causes;
 use crate::base::random;
+use crate::drill::DrillError;
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, Verdict};
 use crate::drill::run::{Stage, run};
@@ -20,6 +21,7 @@ use crate::engine::EngineError;
 use crate::engine::needs::{NeededPack, needs};
 use crate::format::header::ObjectKind;
 use crate::format::keyring::Key;
+use crate::repo::RepoError;
 use crate::repo::kit::Kit;
 use crate::repo::open::{OpenOptions, open};
 use crate::repo::sync::Thoroughness;
@@ -40,8 +42,9 @@ const SLOW_BYTES_PER_SECOND: u64 = 16 << 20;
 /// Between tries; a drill need not wait as long as a service in trouble.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Runs the specification in a process that has nothing of this machine's but the program.
-pub type BareRun<'s> = dyn Fn(Spec) -> BoxFuture<'static, Result<Evidence, String>> + Send + Sync + 's;
+/// Runs the specification in a process that has nothing of this machine's but the program; with what it saw there.
+pub type BareRun<'s> =
+    dyn Fn(Spec) -> BoxFuture<'static, Result<(Evidence, Witness), String>> + Send + Sync + 's;
 
 /// Another copy of the repository.
 pub struct Copy {
@@ -283,7 +286,7 @@ impl Tries<'_> {
             let options = OpenOptions { kit: self.rescue.kit, ..OpenOptions::default() };
             let repo = open(store, unlock, &options, stage.repo.world.clone()).await?;
             repo.sync(Thoroughness::Tolerant).await?;
-            Ok::<_, crate::repo::RepoError>(repo)
+            Ok::<_, RepoError>(repo)
         };
         let repo = tokio::select! {
             opened = opening => match opened {
@@ -292,7 +295,7 @@ impl Tries<'_> {
                     let why = one_line(&causes(&error));
                     // Storage that fails by itself shows nothing about the fault.
                     let is_shown = error.is_damage()
-                        || matches!(error, crate::repo::RepoError::WrongKey { .. })
+                        || matches!(error, RepoError::WrongKey { .. })
                         || why.contains("injected:");
                     return if is_shown { Ended::Closed(why) } else { Ended::NotRun(why) };
                 }
@@ -311,9 +314,14 @@ impl Tries<'_> {
             cancel: stage.cancel,
             keep: None,
             witness: Some(&witness),
+            redactor: stage.redactor,
         };
         match run(self.pinned, &through).await {
             Ok(evidence) => self.judge(&evidence, witness.seen().as_ref()),
+            // The healthy restore found it: that it is not there is the fault's doing.
+            Err(DrillError::Engine(EngineError::Repo(error @ RepoError::NoSnapshot(_)))) => {
+                Ended::Closed(one_line(&error.to_string()))
+            }
             Err(error) => Ended::NotRun(error.to_string()),
         }
     }
@@ -324,8 +332,11 @@ impl Tries<'_> {
             () = cancelled(self.stage.cancel) => return Ended::Interrupted,
         };
         match ended {
-            // What stood in its sandbox is not seen here; its own checks are.
-            Ok(evidence) => self.judge(&evidence, None),
+            // It restored, and nothing tells what: whatever its checks say, nobody compared it.
+            Ok((evidence, witness)) if witness.seen().is_none() && was_restored(&evidence) => {
+                Ended::NotRun("what came back was not seen".into())
+            }
+            Ok((evidence, witness)) => self.judge(&evidence, witness.seen().as_ref()),
             Err(why) => Ended::NotRun(why),
         }
     }
@@ -359,6 +370,10 @@ impl Tries<'_> {
             }
         }
     }
+}
+
+fn was_restored(evidence: &Evidence) -> bool {
+    evidence.phases.iter().any(|phase| phase.name == "restore")
 }
 
 /// Located, but nothing was provisioned: this machine's trouble, not the storage's.

@@ -42,6 +42,38 @@ impl Witness {
         Ok(())
     }
 
+    /// For a process that restores to tell the one that judges; empty if nothing was looked at.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Some(seen) = self.seen() else { return Vec::new() };
+        let mut bytes = (seen.own_checks as u64).to_le_bytes().to_vec();
+        if let Some(files) = &seen.files {
+            bytes.push(1);
+            files.iter().for_each(|(name, content)| bytes.extend([*name, *content].concat()));
+        }
+        bytes
+    }
+
+    /// What another process saw. What makes no sense was not seen.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let read = || {
+            let (own_checks, rest) = bytes.split_first_chunk::<8>()?;
+            let files = match rest.split_first() {
+                Some((1, rest)) => {
+                    let (pairs, []) = rest.as_chunks::<32>() else { return None };
+                    let half = |pair: &[u8]| pair.try_into().unwrap_or_default();
+                    let mut files: Vec<_> =
+                        pairs.iter().map(|pair| (half(&pair[..16]), half(&pair[16..]))).collect();
+                    files.sort_unstable();
+                    Some(files)
+                }
+                Some(_) => return None,
+                None => None,
+            };
+            Some(Seen { files, own_checks: u64::from_le_bytes(*own_checks) as usize })
+        };
+        Self(Mutex::new(read()))
+    }
+
     pub(super) fn seen(&self) -> Option<Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -110,6 +142,18 @@ mod tests {
         walk(folder, folder, &mut files).unwrap();
         files.sort_unstable();
         Seen { files: Some(files), own_checks: 0 }
+    }
+
+    #[test]
+    fn what_was_seen_is_told_to_another_process() {
+        let some = Seen { files: Some(vec![([1; 16], [2; 16]), ([3; 16], [4; 16])]), own_checks: 3 };
+        for seen in [Some(some), Some(Seen { files: None, own_checks: 2 }), None] {
+            let witness = Witness(Mutex::new(seen.clone()));
+            assert_eq!(Witness::from_bytes(&witness.to_bytes()).seen(), seen);
+        }
+        for bytes in [&[0; 7][..], &[2; 9], &[1; 20]] {
+            assert_eq!(Witness::from_bytes(bytes).seen(), None);
+        }
     }
 
     #[test]

@@ -5,10 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Ground, Sandbox, SandboxError};
+use crate::base::secret::Secret;
 use crate::drill::check::{CheckOutcome, CheckResult};
+use crate::runbook::redact::Redactor;
 use crate::source::docker::daemon::Daemon;
 use crate::source::docker::rehearsal::{Rehearsal, sweep};
 use crate::source::target::Target;
+
+/// What is told of the log of a service that failed.
+const SAID_CHARACTERS: usize = 400;
 
 pub struct Docker {
     rehearsal: Arc<Rehearsal>,
@@ -47,10 +52,14 @@ impl Sandbox for Docker {
     }
     fn start(&mut self) -> Result<Vec<CheckResult>, SandboxError> {
         let up = self.rehearsal.start().map_err(|error| SandboxError::Refused(error.to_string()))?;
+        let redactor = Redactor::new(self.secrets());
         let result = |up: crate::source::docker::rehearsal::Up| {
+            // Cleaned before it is cut: half a secret would not be known for one.
+            let said: String = redactor.clean(up.said.trim()).chars().take(SAID_CHARACTERS).collect();
             let (outcome, detail) = match up.outcome {
                 Ok(words) => (CheckOutcome::Passed, words),
-                Err(words) => (CheckOutcome::Failed, words),
+                Err(words) if said.is_empty() => (CheckOutcome::Failed, words),
+                Err(words) => (CheckOutcome::Failed, format!("{words}; it said: {said}")),
             };
             let name = format!("service {}", up.service);
             CheckResult { is_data: false, proves_data: false, ..CheckResult::new(name, outcome, detail) }
@@ -75,6 +84,9 @@ impl Sandbox for Docker {
     }
     fn host_of(&self, name: &str) -> Option<std::net::IpAddr> {
         self.rehearsal.addresses().get(name).copied()
+    }
+    fn secrets(&self) -> Vec<Secret> {
+        self.rehearsal.secrets()
     }
     fn not_tested(&self) -> Vec<String> {
         let mut all = self.rehearsal.differs();

@@ -1,38 +1,35 @@
 //! A MariaDB server of its own: on a unix socket in a folder that only its user enters, without a port, gone with the
 //! drill.
 
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use super::{Ground, Sandbox, SandboxError, close};
-use crate::base::process::{Process, ProcessOptions};
+use super::server::{Server, refused};
+use super::{Ground, Sandbox, SandboxError, close, unprivileged};
+use crate::base::process::Process;
 use crate::base::random::{SystemRandom, array};
+use crate::base::secret::Secret;
 use crate::base::url::encode;
 
 /// Users that a server may run as when we are root, which it does not like to be.
 const USERS: [&str; 3] = ["mysql", "nobody", "daemon"];
 /// Where its programs are besides the search path.
 const FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(50);
-/// A socket's path may not be longer.
-const SOCKET_LIMIT_BYTES: usize = 100;
+
+/// How it is asked.
+struct Client {
+    program: PathBuf,
+    socket: PathBuf,
+    password: String,
+}
 
 pub struct Mariadb {
     folder: tempfile::TempDir,
     process: Process,
-    client: PathBuf,
-    password: String,
+    client: Client,
     /// Databases of the snapshot.
     names: Vec<String>,
     about: String,
-}
-
-fn refused(why: impl Into<String>) -> SandboxError {
-    SandboxError::Refused(why.into())
 }
 
 /// Of these programs, the first that is here.
@@ -71,76 +68,50 @@ impl Mariadb {
         let install = find(&["mariadb-install-db", "mysql_install_db"], &ground.path)?;
         let server = find(&["mariadbd", "mysqld"], &ground.path)?;
         let client = find(&["mariadb", "mysql"], &ground.path)?;
-        let socket = folder.path().join("socket");
-        if socket.as_os_str().len() > SOCKET_LIMIT_BYTES {
-            return Err(refused(format!("the path {} is too long for a socket", socket.display())));
-        }
-        let user = unprivileged(folder.path())?;
-        let data = folder.path().join("data");
-        let mut install = command(&install, folder.path(), user, ground.withheld);
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        let said = install.arg(format!("--datadir={}", data.display())).output();
-        let said = said.map_err(|error| refused(format!("cannot run mariadb-install-db: {error}")))?;
-        if !said.status.success() {
-            return Err(refused(format!(
-                "mariadb-install-db: {}",
-                String::from_utf8_lossy(&said.stderr).trim()
-            )));
-        }
-        let mut server = command(&server, folder.path(), user, ground.withheld);
+        let user = unprivileged(folder.path(), &USERS)?;
+        let place = folder.path().to_owned();
+        let own = Server { name: "MariaDB", folder: place, user, withheld: ground.withheld };
+        let socket = own.socket("socket")?;
+        let data = format!("--datadir={}", folder.path().join("data").display());
+        let arguments =
+            ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &data];
+        own.set_up(&install, &arguments.map(str::to_owned))?;
+        let mut command = own.command(&server);
         // Events stand still: a rehearsal must not do what they do.
-        server.args([
+        command.args([
             "--no-defaults",
             "--skip-networking",
             "--event-scheduler=OFF",
             "--max-allowed-packet=1G",
-        ]);
-        server.args([
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--skip-name-resolve",
+            &data,
         ]);
-        for (key, file) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid"), ("tmpdir", "")] {
-            server.arg(format!("--{key}={}", folder.path().join(file).display()));
+        for (key, file) in [("socket", "socket"), ("pid-file", "pid"), ("tmpdir", "")] {
+            command.arg(format!("--{key}={}", folder.path().join(file).display()));
         }
-        let options =
-            ProcessOptions { no_progress: None, withheld: ground.withheld, ..ProcessOptions::default() };
-        let process = Process::start(server, options, &ground.cancel)
-            .map_err(|error| refused(format!("cannot start MariaDB: {error}")))?;
+        let process = own.start(command, ground)?;
         let bytes: [u8; 16] = array(&SystemRandom);
         let fresh: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let version = source["server_version"].as_str().unwrap_or("of an unknown version");
-        let mut server =
-            Self { folder, process, client, password: String::new(), names, about: String::new() };
-        server.wait(ground)?;
+        let about = String::new();
+        let client = Client { program: client, socket, password: String::new() };
+        let mut server = Self { folder, process, client, names, about };
+        own.wait(&mut server.process, ground, || server.client.ask("", "SELECT 1", true))?;
         // So that no password of the environment is tried on it.
-        server.ask("", &format!("SET PASSWORD = PASSWORD('{fresh}')"), false)?;
-        server.password = fresh;
-        let here = server.ask("", "SELECT VERSION()", true)?.unwrap_or_default();
+        server.client.ask("", &format!("SET PASSWORD = PASSWORD('{fresh}')"), false)?;
+        server.client.password = fresh;
+        let here = server.client.ask("", "SELECT VERSION()", true)?.unwrap_or_default();
         server.about = format!("MariaDB {here} of its own, no port; the source was {version}");
         Ok(server)
     }
+}
 
-    fn wait(&mut self, ground: &Ground) -> Result<(), SandboxError> {
-        let mut waited = Duration::ZERO;
-        loop {
-            ground.cancel.check().map_err(|error| refused(error.to_string()))?;
-            match self.ask("", "SELECT 1", true) {
-                Ok(_) => return Ok(()),
-                Err(error) if self.process.has_exited() || waited > STARTS_WITHIN => {
-                    let said = self.process.stderr();
-                    return Err(refused(format!("MariaDB did not start: {error}; {}", said.trim())));
-                }
-                Err(_) => {}
-            }
-            std::thread::sleep(PAUSE);
-            waited += PAUSE;
-        }
-    }
-
+impl Client {
     /// The first value of the first row. A check asks `read_only`: whatever it calls changes nothing.
     fn ask(&self, database: &str, query: &str, read_only: bool) -> Result<Option<String>, SandboxError> {
-        let mut client = Command::new(&self.client);
+        let mut client = Command::new(&self.program);
         client.args([
             "--no-defaults",
             "-uroot",
@@ -149,7 +120,7 @@ impl Mariadb {
             "--default-character-set=utf8mb4",
             "--protocol=socket",
         ]);
-        client.arg(format!("--socket={}", self.folder.path().join("socket").display()));
+        client.arg(format!("--socket={}", self.socket.display()));
         if read_only {
             client.arg("--init-command=SET SESSION TRANSACTION READ ONLY");
         }
@@ -177,35 +148,6 @@ impl Mariadb {
     }
 }
 
-/// Gives the folder to whom the server will run as; `None`: us.
-fn unprivileged(folder: &Path) -> Result<Option<(u32, u32)>, SandboxError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let found = USERS.iter().find_map(|name| nix::unistd::User::from_name(name).ok().flatten());
-    let user = found.ok_or_else(|| refused("there is no user but root that MariaDB could run as"))?;
-    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-    chown(folder, Some(uid), Some(gid)).map_err(|cause| SandboxError::File {
-        operation: "give away",
-        path: folder.to_owned(),
-        cause,
-    })?;
-    Ok(Some((uid, gid)))
-}
-
-fn command(program: &Path, folder: &Path, user: Option<(u32, u32)>, withheld: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    // In its folder, so that the next drill finds it should this one be killed.
-    command.current_dir(folder).env("LC_ALL", "C.UTF-8");
-    for name in withheld {
-        command.env_remove(name);
-    }
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
-    command
-}
-
 impl Sandbox for Mariadb {
     fn path(&self) -> Option<&Path> {
         None
@@ -215,15 +157,15 @@ impl Sandbox for Mariadb {
             [one] => encode(one, ""),
             _ => "*".to_owned(),
         };
-        let socket = encode(&self.folder.path().join("socket").to_string_lossy(), "");
-        Some(format!("mariadb://root:{}@/{database}?socket={socket}", self.password))
+        let socket = encode(&self.client.socket.to_string_lossy(), "");
+        Some(format!("mariadb://root:{}@/{database}?socket={socket}", self.client.password))
     }
     fn describe(&self) -> String {
         self.about.clone()
     }
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError> {
         match self.names.as_slice() {
-            [one] => self.ask(one, query, true),
+            [one] => self.client.ask(one, query, true),
             names => {
                 // `shop: select …` where there are several.
                 let (name, query) = query
@@ -235,9 +177,12 @@ impl Sandbox for Mariadb {
                             names.join(", ")
                         ))
                     })?;
-                self.ask(name.trim(), query, true)
+                self.client.ask(name.trim(), query, true)
             }
         }
+    }
+    fn secrets(&self) -> Vec<Secret> {
+        vec![Secret::from_text(self.client.password.clone())]
     }
     fn not_tested(&self) -> Vec<String> {
         vec!["the applications that use the databases, and the server's configuration".into()]

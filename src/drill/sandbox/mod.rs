@@ -9,6 +9,7 @@ mod mariadb;
 mod postgres;
 mod redis;
 pub mod remote;
+mod server;
 mod sqlite;
 mod sweep;
 mod within;
@@ -26,6 +27,7 @@ pub use sweep::{end_all_in, sweep};
 use super::DrillError;
 use super::check::CheckResult;
 use crate::base::cancel::Cancel;
+use crate::base::secret::Secret;
 use crate::source::postgres::Session;
 use crate::source::redis::ephemeral::Held;
 use crate::source::target::Target;
@@ -166,6 +168,10 @@ pub trait Sandbox: Send {
     }
     /// Variables by which a client program finds the service, or what stands beside it.
     fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// What must not be shown of what it or its clients say.
+    fn secrets(&self) -> Vec<Secret> {
         Vec::new()
     }
     /// What stays untested in it.

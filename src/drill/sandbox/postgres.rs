@@ -1,14 +1,13 @@
 //! A PostgreSQL server of its own, of the source's major version: on a unix socket in a folder that only its user
 //! enters, without a port, gone with the drill.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
+use super::server::{Server, refused};
 use super::{Ground, Sandbox, SandboxError, close, unprivileged};
 use crate::base::cancel::Cancel;
-use crate::base::process::{Process, ProcessOptions};
+use crate::base::process::Process;
 use crate::base::url::encode;
 use crate::drill::check::database_and_query;
 use crate::format::entry::Timestamp;
@@ -16,10 +15,6 @@ use crate::source::postgres::{Address, Direct, Reach as _, Session, World, serve
 
 /// Users that a server may run as when we are root, which it refuses to be.
 const USERS: [&str; 3] = ["postgres", "nobody", "daemon"];
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(20);
-/// A socket's path may not be longer.
-const SOCKET_LIMIT_BYTES: usize = 100;
 /// Separates columns in psql's answer; no text holds it by chance.
 const SEPARATOR: char = '\u{1f}';
 
@@ -27,16 +22,11 @@ pub struct Postgres {
     folder: tempfile::TempDir,
     process: Process,
     tools: PathBuf,
-    user: Option<(u32, u32)>,
+    server: Server,
     /// Databases of the snapshot.
     names: Vec<String>,
     about: String,
-    withheld: &'static [&'static str],
     cancel: Cancel,
-}
-
-fn refused(why: impl Into<String>) -> SandboxError {
-    SandboxError::Refused(why.into())
 }
 
 impl Postgres {
@@ -57,23 +47,18 @@ impl Postgres {
                  apt-get install postgresql-{major}"
             ))
         })?;
-        if folder.path().as_os_str().len() + "/.s.PGSQL.5432".len() > SOCKET_LIMIT_BYTES {
-            return Err(refused(format!("the path {} is too long for a socket", folder.path().display())));
-        }
         let user = unprivileged(folder.path(), &USERS)?;
-        let data = folder.path().join("data");
-        let run = |program: &str, arguments: &[&str]| {
-            let mut command = command(&tools.join(program), folder.path(), user, ground.withheld);
-            command.args(arguments).arg("-D").arg(&data);
-            let said = command.output().map_err(|error| refused(format!("cannot run {program}: {error}")))?;
-            match said.status.success() {
-                true => Ok(()),
-                false => Err(refused(format!("{program}: {}", String::from_utf8_lossy(&said.stderr).trim()))),
-            }
-        };
-        run("initdb", &["-A", "trust", "--no-sync", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"])?;
-        let mut server = command(&tools.join("postgres"), folder.path(), user, ground.withheld);
-        server.arg("-D").arg(&data).args([
+        let place = folder.path().to_owned();
+        let server = Server { name: "PostgreSQL", folder: place, user, withheld: ground.withheld };
+        server.socket(".s.PGSQL.5432")?;
+        let data = folder.path().join("data").display().to_string();
+        let initdb =
+            ["-A", "trust", "--no-sync", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D", &data];
+        server.set_up(&tools.join("initdb"), &initdb.map(str::to_owned))?;
+        let mut command = server.command(&tools.join("postgres"));
+        command.args([
+            "-D",
+            &data,
             "-c",
             "listen_addresses=",
             "-c",
@@ -81,52 +66,41 @@ impl Postgres {
             "-c",
             "full_page_writes=off",
         ]);
-        server.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
-        let options =
-            ProcessOptions { no_progress: None, withheld: ground.withheld, ..ProcessOptions::default() };
-        let process = Process::start(server, options, &ground.cancel)
-            .map_err(|error| refused(format!("cannot start PostgreSQL: {error}")))?;
+        command.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
+        let mut process = server.start(command, ground)?;
+        server.wait(&mut process, ground, || ask(&tools, folder.path(), "postgres", "select 1", true))?;
         let version = source["server_version"].as_str().unwrap_or("of an unknown version");
         let about = format!("PostgreSQL {major} of its own, no port; the source was {version}");
-        let (withheld, cancel) = (ground.withheld, ground.cancel.clone());
-        let mut server = Self { folder, process, tools, user, names, about, withheld, cancel };
-        server.wait(ground)?;
-        Ok(server)
-    }
-
-    fn wait(&mut self, ground: &Ground) -> Result<(), SandboxError> {
-        let mut waited = Duration::ZERO;
-        loop {
-            ground.cancel.check().map_err(|error| refused(error.to_string()))?;
-            match self.ask("postgres", "select 1", true) {
-                Ok(_) => return Ok(()),
-                Err(error) if self.process.has_exited() || waited > STARTS_WITHIN => {
-                    let said = self.process.stderr();
-                    return Err(refused(format!("PostgreSQL did not start: {error}; {}", said.trim())));
-                }
-                Err(_) => {}
-            }
-            std::thread::sleep(PAUSE);
-            waited += PAUSE;
-        }
+        Ok(Self { folder, process, tools, server, names, about, cancel: ground.cancel.clone() })
     }
 
     fn ask(&self, database: &str, query: &str, only_reads: bool) -> Result<Option<String>, SandboxError> {
-        let mut psql = Command::new(self.tools.join("psql"));
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-F", &SEPARATOR.to_string(), "-h"]);
-        psql.arg(self.folder.path()).args(["-d", database, "-c", query]);
-        psql.env_clear().current_dir("/");
-        if only_reads {
-            // A check asks: whatever it calls changes nothing.
-            psql.env("PGOPTIONS", "-c default_transaction_read_only=on -c timezone=UTC");
-        }
-        let said = psql.output().map_err(|error| SandboxError::Query(format!("cannot run psql: {error}")))?;
-        if !said.status.success() {
-            return Err(SandboxError::Query(String::from_utf8_lossy(&said.stderr).trim().to_owned()));
-        }
-        let text = String::from_utf8_lossy(&said.stdout);
-        Ok(text.lines().next().map(|line| line.split(SEPARATOR).next().unwrap_or_default().to_owned()))
+        ask(&self.tools, self.folder.path(), database, query, only_reads)
     }
+}
+
+/// The first value of the first row.
+fn ask(
+    tools: &Path,
+    folder: &Path,
+    database: &str,
+    query: &str,
+    only_reads: bool,
+) -> Result<Option<String>, SandboxError> {
+    let mut psql = Command::new(tools.join("psql"));
+    psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-F", &SEPARATOR.to_string(), "-h"]);
+    psql.arg(folder).args(["-d", database, "-c", query]);
+    psql.env_clear().current_dir("/");
+    if only_reads {
+        // A check asks: whatever it calls changes nothing.
+        psql.env("PGOPTIONS", "-c default_transaction_read_only=on -c timezone=UTC");
+    }
+    let said = psql.output().map_err(|error| SandboxError::Query(format!("cannot run psql: {error}")))?;
+    if !said.status.success() {
+        return Err(SandboxError::Query(String::from_utf8_lossy(&said.stderr).trim().to_owned()));
+    }
+    let text = String::from_utf8_lossy(&said.stdout);
+    Ok(text.lines().next().map(|line| line.split(SEPARATOR).next().unwrap_or_default().to_owned()))
 }
 
 impl Postgres {
@@ -143,19 +117,6 @@ impl Postgres {
             ))),
         }
     }
-}
-
-fn command(program: &Path, folder: &Path, user: Option<(u32, u32)>, withheld: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    // In its folder, so that the next drill finds it should this one be killed.
-    command.current_dir(folder).env("LC_ALL", "C.UTF-8");
-    for name in withheld {
-        command.env_remove(name);
-    }
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
-    command
 }
 
 impl Sandbox for Postgres {
@@ -197,7 +158,7 @@ impl Sandbox for Postgres {
             password: None,
             pgpass: None,
             user: "postgres".into(),
-            withheld: self.withheld,
+            withheld: self.server.withheld,
         };
         let reach = Direct::new(&address, &world).map_err(|error| told(&error))?;
         reach.session(database).map_err(|error| told(&error))
@@ -218,9 +179,9 @@ impl Sandbox for Postgres {
         vec!["the applications that use the databases, and the server's configuration".into()]
     }
     fn clean(self: Box<Self>) -> Result<(), SandboxError> {
-        let Self { folder, mut process, tools, user, withheld, .. } = *self;
+        let Self { folder, mut process, tools, server, .. } = *self;
         // At once, but orderly: killed, it would leave its shared memory behind.
-        let mut stop = command(&tools.join("pg_ctl"), Path::new("/"), user, withheld);
+        let mut stop = server.command(&tools.join("pg_ctl"));
         let stopped =
             stop.arg("-D").arg(folder.path().join("data")).args(["-m", "immediate", "-w", "stop"]).output();
         if let Err(error) = stopped {

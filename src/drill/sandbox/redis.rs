@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::{Ground, Sandbox, SandboxError, close, unprivileged};
 use crate::base::cancel::Cancel;
+use crate::base::secret::Secret;
 use crate::source::redis::ephemeral::{Ephemeral, EphemeralOptions, Held};
 
 /// Users that a server may run as when we are root.
@@ -120,6 +121,9 @@ impl Sandbox for Redis {
             ("LIFEBOAT_DRILL_HOST".into(), server.at.ip().to_string()),
             ("LIFEBOAT_DRILL_PORT".into(), server.at.port().to_string()),
         ]
+    }
+    fn secrets(&self) -> Vec<Secret> {
+        self.server.iter().map(|server| Secret::from_text(server.password.clone())).collect()
     }
     fn not_tested(&self) -> Vec<String> {
         vec!["the applications that use the server, and its configuration".into()]

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{Sandbox, SandboxError};
+use crate::base::secret::Secret;
+use crate::base::url::Url;
 use crate::drill::check::CheckResult;
 use crate::source::postgres::Session;
 use crate::source::redis::ephemeral::Held;
@@ -56,6 +58,13 @@ impl Sandbox for Within {
     fn environment(&self) -> Vec<(String, String)> {
         let mut all = self.variables.clone();
         all.extend(self.inner.environment());
+        all
+    }
+    fn secrets(&self) -> Vec<Secret> {
+        let parsed =
+            self.variables.iter().filter_map(|(_, value)| Url::parse(value.split_once("://")?.1).ok());
+        let mut all: Vec<Secret> = parsed.filter_map(|url| url.password).collect();
+        all.extend(self.inner.secrets());
         all
     }
     fn not_tested(&self) -> Vec<String> {

@@ -16,8 +16,9 @@ use serde::Serialize;
 use super::check::{self, CheckSpec};
 use rows::{absorb, judge, left, objectives, ran};
 
-use super::evidence::{Evidence, FORMAT, Machine, Measured, Objectives, Phase, StackRow, Verdict};
+use super::evidence::{Evidence, Machine, Measured, Phase, StackRow, Verdict};
 use super::exposure::WINDOW_DAYS;
+use super::redact::redact;
 use super::run::{OpenTarget, seconds};
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec, Stage};
@@ -29,6 +30,7 @@ use crate::engine::restore::service::waiting;
 use crate::format::entry::Timestamp;
 use crate::repo::snapshots::Filter;
 use crate::repo::{Repository, from_timestamp};
+use crate::runbook::redact::Redactor;
 
 /// Components rehearsed at once at most.
 const WIDTH: usize = 4;
@@ -115,7 +117,11 @@ impl StackSpec {
         Ok(())
     }
 
-    fn hash(&self) -> Result<String, DrillError> {
+    /// As [`Spec::hash`].
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn hash(&self) -> Result<String, DrillError> {
         let text = serde_json::to_vec(self).map_err(|error| DrillError::Evidence(error.to_string()))?;
         Ok(blake3::hash(&text).to_hex().to_string())
     }
@@ -146,6 +152,8 @@ pub struct StackStage<'s> {
     pub began: Instant,
     pub progress: Arc<dyn Progress>,
     pub cancel: &'s Cancel,
+    /// As [`Stage::redactor`].
+    pub redactor: &'s Redactor,
 }
 
 /// What threads share: sandboxes that stay, and what those that need them are told.
@@ -301,6 +309,7 @@ async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &
         cancel: stage.cancel,
         keep: Some(&keep),
         witness: None,
+        redactor: stage.redactor,
     };
     // Its objectives count from the beginning of all, and are judged there.
     let spec = Spec { rto: None, rpo: None, ..spec.of(name, wanted, snapshot) };
@@ -328,9 +337,11 @@ async fn checked_only(
             return evidence;
         }
     };
+    let redactor = stage.redactor.with(sandbox.secrets());
     evidence.sandbox = Some("nothing of its own: it is asked beside what it needs".into());
     for check in &wanted.checks {
-        evidence.checks.extend(check::check_without_data(check, sandbox.as_ref(), stage.cancel).await);
+        let checked = check::check_without_data(check, sandbox.as_ref(), &redactor, stage.cancel).await;
+        evidence.checks.extend(checked);
     }
     kept.keep(name, sandbox);
     let took = seconds(began.elapsed());
@@ -341,32 +352,11 @@ async fn checked_only(
         (evidence.verdict, evidence.reason) = (Verdict::Interrupted, Some("interrupted".into()));
         evidence.measured.recovery_seconds = None;
     }
+    redact(&mut evidence, &redactor);
     evidence
 }
 
 /// A component's evidence before anything happened; only what is looked at later is in it.
 fn blank(stage: &StackStage<'_>) -> Evidence {
-    Evidence {
-        format: FORMAT.into(),
-        name: String::new(),
-        number: 1,
-        previous: None,
-        spec_hash: String::new(),
-        started_at: String::new(),
-        machine: stage.machine.clone(),
-        repository: String::new(),
-        snapshot: None,
-        sandbox: None,
-        phases: Vec::new(),
-        restored_bytes: 0,
-        checks: Vec::new(),
-        not_tested: Vec::new(),
-        objectives: Objectives::default(),
-        measured: Measured::default(),
-        stack: None,
-        verdict: Verdict::CouldNotRun,
-        reason: None,
-        start: None,
-        faults: Vec::new(),
-    }
+    Evidence::blank("", stage.machine.clone())
 }

@@ -63,6 +63,14 @@ pub struct Key {
 /// # Errors
 /// A folder or file cannot be read.
 pub fn find(root: &Path) -> Result<Vec<Holder>, String> {
+    find_up_to(root, FILES)
+}
+
+/// The same among so many files.
+///
+/// # Errors
+/// There are more, or a folder or file cannot be read.
+pub fn find_up_to(root: &Path, files: usize) -> Result<Vec<Holder>, String> {
     let failed = |path: &Path, error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let root = root.canonicalize().map_err(|error| failed(root, error))?;
     let (mut holders, mut waiting, mut seen) = (Vec::new(), vec![root.clone()], 0);
@@ -74,9 +82,9 @@ pub fn find(root: &Path) -> Result<Vec<Holder>, String> {
         }
         for (name, kind) in names {
             seen += 1;
-            if seen > FILES {
+            if seen > files {
                 return Err(format!(
-                    "{} holds more than {FILES} files: name the folder itself",
+                    "{} holds more than {files} files: name the folder itself",
                     root.display()
                 ));
             }
@@ -189,12 +197,17 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-fn key_of(holder: &Holder, holders: &[Holder], certificate: &X509Certificate<'_>) -> Option<Key> {
+/// Where the key of a file's certificate is: in the same file, else in one that is named like it.
+pub fn key_holder<'h>(holder: &'h Holder, holders: &'h [Holder]) -> Option<&'h Holder> {
     let beside = |other: &&Holder| {
         let is_only_key = other.certificates.is_empty() && !other.keys.is_empty();
         other.folder == holder.folder && is_only_key && is_pair(&holder.stem, &other.stem)
     };
-    let at = if holder.keys.is_empty() { holders.iter().find(beside)? } else { holder };
+    if holder.keys.is_empty() { holders.iter().find(beside) } else { Some(holder) }
+}
+
+fn key_of(holder: &Holder, holders: &[Holder], certificate: &X509Certificate<'_>) -> Option<Key> {
+    let at = key_holder(holder, holders)?;
     let judged: Vec<Option<bool>> = at.keys.iter().map(|key| belongs(key, certificate)).collect();
     let fits = match judged.contains(&Some(true)) {
         true => Some(true),

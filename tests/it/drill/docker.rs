@@ -84,6 +84,7 @@ fn a_project_is_brought_up_beside_the_real_one_and_gone_afterwards() {
     let page = "http://web:8080/index.html";
     let said = shop.machine.run(&["drill", "run", "--check-http", page, "--check-command", &check]);
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(!said.stdout.contains("proves nothing"), "a service of the sandbox does: {}", said.stdout);
     for expected in [
         "internal networks, no published ports",
         "✓ service worker runs",
@@ -110,6 +111,12 @@ fn a_project_is_brought_up_beside_the_real_one_and_gone_afterwards() {
     assert_eq!(left(engine), "");
     engine.assert_no_helpers("the drill");
     assert_eq!(engine.running(&shop.project).len(), 2, "the real ones run on");
+
+    // Whoever is no service of the sandbox is not asked.
+    let outside = ["drill", "run", "--no-keep", "--check-http", "http://198.51.100.7/"];
+    let said = shop.machine.run(&outside);
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("no service 198.51.100.7 runs in the sandbox"), "{}", said.stdout);
 
     // A secret that is listed keeps its value, which is said; a volume alone is filled and read back.
     shop.machine.file(

@@ -1,5 +1,6 @@
 //! Drills by the real binary: what is proven passes, and everything that is wrong is caught and says why.
 
+mod bare;
 mod docker;
 mod remote;
 mod replay;
@@ -7,9 +8,11 @@ mod sabotage_files;
 mod sabotage_objectives;
 mod sabotage_postgres;
 mod sabotage_redis;
+mod secrets;
 mod soak;
 mod stack;
 mod sweeping;
+mod under_way;
 
 mod faults;
 mod server_gone;
@@ -53,7 +56,7 @@ fn flip(path: &std::path::Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn packs(machine: &Machine) -> Vec<std::path::PathBuf> {
+pub fn packs(machine: &Machine) -> Vec<std::path::PathBuf> {
     fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

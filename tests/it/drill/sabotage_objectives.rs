@@ -44,8 +44,8 @@ fn what_cannot_be_asked_is_refused_before_anything_is_made() {
     std::fs::create_dir(machine.path("scratch")).unwrap();
     for (arguments, code, told) in [
         (&["--check", "row"][..], 2, "did you mean rows?"),
-        (&["--check", "rows"], 1, "the check \"rows\" asks a sandbox of kind postgres or sqlite"),
-        (&["--check-sql", "select 1"], 1, "and this snapshot is restored into one of kind directory"),
+        (&["--check", "rows"], 2, "the check \"rows\" asks a sandbox of kind postgres or sqlite"),
+        (&["--check-sql", "select 1"], 2, "and this snapshot is restored into one of kind directory"),
         (&["--check-sql", "update a set b = 1"], 2, "is not a query"),
         (&["--check-sql", "select 1; select 2"], 2, "several statements"),
         (
@@ -58,11 +58,10 @@ fn what_cannot_be_asked_is_refused_before_anything_is_made() {
         (&["--step", " "], 2, "a step is empty"),
         (&["--rto", "0s"], 2, "cannot be met"),
         (&["--rpo", "0s"], 2, "cannot be met"),
-        (&["--snapshot", "nosuch@latest"], 1, "nosuch"),
-        (&["--sandbox", "redis"], 1, "not of a Redis"),
+        (&["--snapshot", "nosuch@latest"], 2, "nosuch"),
+        (&["--sandbox", "redis"], 2, "a snapshot of files is not restored into a sandbox of kind redis"),
     ] {
-        let said = ends(&machine, &[&["--scratch", "scratch"], arguments].concat(), code, &[told]);
-        assert!(code == 2 || said.stdout.contains("COULD NOT RUN"), "{}", said.stdout);
+        ends(&machine, &[&["--scratch", "scratch"], arguments].concat(), code, &[told]);
     }
     assert_eq!(std::fs::read_dir(machine.path("scratch")).unwrap().count(), 0);
 }
@@ -98,7 +97,15 @@ fn an_address_must_answer_as_wanted() {
     let machine = super::with_files();
     let port = serve(204, "");
     let url = format!("http://127.0.0.1:{port}/health");
-    ends(&machine, &["--check-http", &format!("{url} 204")], 0, &["GET answered 204"]);
+    let told = ["GET answered 204; not of the sandbox: proves nothing"];
+    let said = ends(&machine, &["--json-file", "e.json", "--check-http", &format!("{url} 204")], 0, &told);
+    assert!(said.stdout.contains("✓ files"), "what proves it are the files: {}", said.stdout);
+    let record = std::fs::read_to_string(machine.path("e.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let checks = record["evidence"]["checks"].as_array().unwrap().clone();
+    let of =
+        |name: &str| checks.iter().find(|check| check["name"].as_str().unwrap().starts_with(name)).unwrap();
+    assert_eq!((&of("http")["proves_data"], &of("files")["proves_data"]), (&false.into(), &true.into()));
     let port = serve(200, "all is well");
     let config = machine.file(
         "lifeboat.toml",
@@ -109,6 +116,26 @@ fn an_address_must_answer_as_wanted() {
         ),
     );
     ends(&machine, &["--config", config.to_str().unwrap(), "web"], 0, &["GET answered 200"]);
+}
+
+#[test]
+fn what_answers_outside_the_sandbox_proves_no_recovery() {
+    let machine = super::with_files();
+    let dump = ["backup", "--stdin-filename", "d.sql", "--command", "--", "echo", "insert"];
+    assert_eq!(machine.run(&dump).code, 0);
+    let url = format!("http://127.0.0.1:{}/", serve(200, "production is well"));
+    // Bytes that nobody reads, and a server that was never restored: nothing is proven.
+    let drill = ["--snapshot", "d.sql@latest", "--check-http", &url];
+    ends(&machine, &drill, 2, &["proves no recovery", "add a check that uses it"]);
+    let also = ["--check-command", "grep -rq insert $LIFEBOAT_DRILL_PATH"];
+    ends(&machine, &[&drill[..], &also].concat(), 0, &["not of the sandbox"]);
+    // Others are not even asked.
+    for outside in ["http://198.51.100.7/health", "https://shop.example.org/"] {
+        let told =
+            ["is outside the sandbox: what answers there proves no recovery", "hint: an http check names"];
+        let snapshot = format!("files:{}@latest", machine.path("data").display());
+        ends(&machine, &["--snapshot", &snapshot, "--check-http", outside], 2, &told);
+    }
 }
 
 #[test]
@@ -129,7 +156,7 @@ fn another_snapshot_is_rehearsed_by_the_same_checks() {
         21,
         &["✗ command: false", "✓ files"],
     );
-    let told = ["told by the configuration file"];
+    let told = ["--check would make it another one"];
     ends(
         &machine,
         &[&config[..], &["weekly", "--snapshot", "latest", "--check", "modes"]].concat(),
@@ -153,7 +180,11 @@ fn what_drills_restored_is_told_from_what_there_only_is() {
     assert!(seconds("proven_worst_seconds") >= seconds("exposure_seconds"), "{measured}");
     assert!(seconds("proven_worst_seconds") > seconds("worst_exposure_seconds"), "{measured}");
     // One that failed proves nothing.
-    let failing = ["--json", "drill", "run", "--snapshot", "data@latest", "--check-command", "false"];
+    let list = machine.run(&["--json", "snapshots"]).json();
+    let data =
+        list.as_array().unwrap().iter().find(|row| row["job"] != "old" && row["source"] == "files").unwrap();
+    let id = data["short_id"].as_str().unwrap().to_owned();
+    let failing = ["--json", "drill", "run", "--snapshot", &id, "--check-command", "false"];
     let said = machine.run(&failing);
     assert_ne!(said.code, 0);
     assert!(evidence(&said)["measured"].get("proven_worst_seconds").is_none(), "{}", said.stdout);

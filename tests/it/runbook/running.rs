@@ -246,6 +246,76 @@ fn a_drill_that_was_stopped_leaves_nothing_that_stays() {
 }
 
 #[test]
+fn what_a_step_of_a_drill_prints_is_kept_nowhere_with_its_secrets() {
+    let mut machine = Machine::with_repository();
+    machine.file("pw", "right\n");
+    machine.set("LIFEBOAT_PASSWORD", "");
+    machine.set("LIFEBOAT_PASSWORD_FILE", machine.path("pw").to_str().unwrap());
+    machine.set("SHOP_TOKEN", "hunter33");
+    let talks = "printenv LIFEBOAT_PASSWORD_FILE | xargs cat
+redis-cli -u \"$CACHE\" ping; printenv REDISCLI_AUTH | tee \"$MARK\" | sed 's,^,redis with ,'
+printenv SHOP_TOKEN; echo czNjcjN0 | base64 -d | sed 's,^,app: secret=,'; mkdir -p \"$AT\"";
+    let blocks = block("step=talk phase=restore timeout=1m", talks)
+        + &block("step=proof phase=verify timeout=1m", "test -d \"$AT\"");
+    let variables = "  AT:\n    about: a folder\n    drill: $SANDBOX/at\n  CACHE:\n    about: a cache\n    drill: $REDIS\n  \
+                     MARK:\n    about: where to tell the test\n    read-only: yes\n";
+    write(&machine, "talks", variables, &blocks);
+    let mark = format!("MARK={}", machine.path("mark").display());
+    let run = ["--json", "runbook", "run", "talks.md", "--drill", "--set", &mark, "--transcript", "t.md"];
+    let said = machine.run(&run);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    let made = std::fs::read_to_string(machine.path("mark")).unwrap();
+    let mut all = said.stdout + &said.stderr + &std::fs::read_to_string(machine.path("t.md")).unwrap();
+    for entry in std::fs::read_dir(machine.path("state/runbooks/talks")).unwrap().flatten() {
+        all += &std::fs::read_to_string(entry.path()).unwrap();
+    }
+    all += &machine.run(&["drill", "show", "talks"]).stdout;
+    assert!(all.contains("redis with [redacted]"), "{all}");
+    for secret in [made.trim(), "hunter33", "s3cr3t", "\nright\n", "\"right"] {
+        assert!(secret.len() > 5 && !all.contains(secret), "{secret:?}: {all}");
+    }
+}
+
+#[test]
+fn a_rehearsal_that_cannot_follow_the_last_one_is_no_evidence_and_a_killed_one_is_listed() {
+    let machine = Machine::with_repository();
+    write(&machine, "held", "", &block("step=proof phase=verify timeout=10m", "true"));
+    let drill = ["--json", "runbook", "run", "held.md", "--drill"];
+    let number = |said: &crate::cli::Said| said.json()["evidence"]["number"].as_u64().unwrap();
+    let said = machine.run(&drill);
+    assert_eq!((said.code, number(&said)), (0, 1), "{}", said.stderr);
+    // Killed while it runs; the next one of the name does not run beside it.
+    let proof = std::fs::read_to_string(machine.path("held.md")).unwrap();
+    machine.file("held.md", proof.replace("true", "sleep 1000"));
+    let begin = || machine.raw(&drill).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let under_way = || {
+        let mut files = std::fs::read_dir(machine.path("state/drills")).unwrap().flatten();
+        files.any(|entry| entry.metadata().unwrap().len() > 0)
+    };
+    let mut child = begin();
+    while !under_way() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = machine.run(&drill);
+    assert_eq!(said.code, 11, "{}", said.stderr);
+    assert!(said.stderr.contains("drill held is under way on this machine: process"), "{}", said.stderr);
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+    machine.file("held.md", &proof);
+    let said = machine.run(&drill);
+    assert_eq!((said.code, number(&said)), (0, 3), "{}", said.stderr);
+    let said = machine.run(&["drill", "show", "held#2"]);
+    assert!(said.stdout.contains("INTERRUPTED") && said.stdout.contains("without a word"), "{}", said.stdout);
+    // The last record is lost: what would follow it begins no history of its own.
+    let packs = crate::drill::packs(&machine);
+    packs.iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
+    let said = machine.run(&[&["--no-cache"], &drill[..]].concat());
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    assert_eq!(said.json()["evidence"]["verdict"], "could_not_run");
+    assert!(said.stderr.contains("run #3 of the drill cannot be read back"), "{}", said.stderr);
+}
+
+#[test]
 fn what_others_may_write_is_not_run() {
     let machine = Machine::new();
     let path = write(&machine, "open", "", &block("step=a phase=verify timeout=1m", "touch ran"));

@@ -29,6 +29,7 @@ use bollard::query_parameters::{
 use super::DockerError;
 use super::daemon::Daemon;
 use super::helper::nonce;
+use crate::base::secret::Secret;
 use crate::source::target::Target;
 
 pub use sweep::sweep;
@@ -48,6 +49,8 @@ pub struct Up {
     pub service: String,
     /// Running, and healthy where it says so itself; in words.
     pub outcome: Result<String, String>,
+    /// The end of what it wrote, if it failed. Secrets may stand in it.
+    pub said: String,
 }
 
 /// What was made and learnt so far.
@@ -60,6 +63,7 @@ struct State {
     addresses: BTreeMap<String, IpAddr>,
     /// What is not as it is in reality.
     differs: Vec<String>,
+    secrets: Vec<Secret>,
     cleaned: bool,
 }
 
@@ -126,6 +130,11 @@ impl Rehearsal {
     /// What is not as it is in reality, for people.
     pub fn differs(&self) -> Vec<String> {
         self.state().differs.clone()
+    }
+
+    /// What must not be shown of what services say: production's secrets, and those made up for them.
+    pub fn secrets(&self) -> Vec<Secret> {
+        self.state().secrets.clone()
     }
 
     /// Removes everything, whether the run was cancelled or not.

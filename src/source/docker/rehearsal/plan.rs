@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::volume::{COMPOSE_SERVICE, STACK, SWARM_SERVICE};
 use super::secrets::Secrets;
+use crate::base::secret::Secret;
 
 /// Most memory a container of a rehearsal gets.
 const MEMORY_BYTES: u64 = 2 << 30;
@@ -53,9 +54,11 @@ pub struct ContainerPlan {
 }
 
 /// What a rehearsal is made of.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Default)]
 pub struct ProjectPlan {
     pub containers: Vec<ContainerPlan>,
+    /// What must not be shown of what they say.
+    pub secrets: Vec<Secret>,
     /// What is not as it is in reality.
     pub differs: Vec<String>,
 }
@@ -119,6 +122,7 @@ pub fn plan(
     for plan in &mut planned.containers {
         plan.needs.retain(|needed| known.contains(needed));
     }
+    planned.secrets = secrets.all();
     if !secrets.replaced.is_empty() {
         let names: Vec<&str> = secrets.replaced.iter().map(String::as_str).collect();
         planned.differs.push(format!("secrets replaced by made-up ones: {}", names.join(", ")));

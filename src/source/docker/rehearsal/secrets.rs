@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::secret::Secret;
+
 /// Parts of names that secrets have.
 const SIGNS: [&str; 11] = [
     "PASSWORD",
@@ -31,6 +33,8 @@ pub struct Secrets {
     pub replaced: BTreeSet<String>,
     /// Variables that look like secrets and were listed.
     pub kept: BTreeSet<String>,
+    /// Every value that looked like one, kept or not.
+    seen: BTreeSet<String>,
 }
 
 fn looks_secret(name: &str) -> bool {
@@ -53,6 +57,7 @@ impl Secrets {
         for (name, value) in variables.iter().filter_map(|pair| pair.split_once('=')) {
             let secret = if looks_secret(name) { Some(value) } else { password_in(value) };
             let Some(secret) = secret.filter(|secret| secret.len() >= SHORTEST) else { continue };
+            self.seen.insert(secret.to_owned());
             if listed.iter().any(|known| known == name) {
                 self.kept.insert(name.to_owned());
                 continue;
@@ -72,6 +77,11 @@ impl Secrets {
                 }
             }
         }
+    }
+
+    /// What must not be shown: production's values, and those made up for them.
+    pub fn all(&self) -> Vec<Secret> {
+        self.seen.iter().chain(self.values.values()).cloned().map(Secret::from_text).collect()
     }
 
     /// The text with every secret replaced; the longest first, for one may hold another.
@@ -125,5 +135,9 @@ mod tests {
             ["DATABASE_URL", "POSTGRES_PASSWORD", "SMTP_PASSWORD"]
         );
         assert_eq!(secrets.kept.iter().collect::<Vec<_>>(), ["STRIPE_KEY"]);
+        let all = secrets.all();
+        for known in ["hunter22", "live-mail", "sk_live_1", "made-up-1", "made-up-2"] {
+            assert!(all.iter().any(|secret| secret.expose() == known.as_bytes()), "{known}");
+        }
     }
 }

@@ -26,7 +26,7 @@ const RUNS_FOR: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Lines of a container's log that are told when it fails.
 const LINES: &str = "5";
-const SAID_CHARACTERS: usize = 400;
+const SAID_LIMIT_BYTES: usize = 64 << 10;
 
 impl Rehearsal {
     /// Brings everything up. One that fails does not stop the others, but what needs it is not started.
@@ -50,11 +50,11 @@ impl Rehearsal {
             let Some(plan) = plans.iter().find(|plan| plan.service == service) else { continue };
             let failed: Option<&Up> =
                 up.iter().find(|up| up.outcome.is_err() && plan.needs.contains(&up.service));
-            let outcome = match failed {
-                Some(failed) => Err(format!("not started: it needs {}", failed.service)),
+            let (outcome, said) = match failed {
+                Some(failed) => (Err(format!("not started: it needs {}", failed.service)), String::new()),
                 None => self.container(plan, &networks)?,
             };
-            up.push(Up { service, outcome });
+            up.push(Up { service, outcome, said });
         }
         Ok(up)
     }
@@ -77,7 +77,7 @@ impl Rehearsal {
         &self,
         plan: &ContainerPlan,
         networks: &BTreeMap<String, String>,
-    ) -> Result<Result<String, String>, DockerError> {
+    ) -> Result<(Result<String, String>, String), DockerError> {
         let name = format!("{}_{}", self.prefix(), plan.service);
         let mut body: ContainerCreateBody = serde_json::from_value(plan.body.clone()).map_err(|error| {
             DockerError::Failed(format!("{}: cannot be understood: {error}", plan.service))
@@ -110,9 +110,11 @@ impl Rehearsal {
         match daemon.call("start container", &name, api.start_container(&made.id, None)) {
             Ok(()) => {}
             Err(DockerError::Cancelled(cancelled)) => return Err(cancelled.into()),
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok((Err(error.to_string()), String::new())),
         }
-        self.wait(plan, &made.id)
+        let outcome = self.wait(plan, &made.id)?;
+        let said = if outcome.is_err() { self.said(&made.id) } else { String::new() };
+        Ok((outcome, said))
     }
 
     /// Until it is healthy, or runs on without saying so.
@@ -124,13 +126,13 @@ impl Rehearsal {
             let state = found.state.clone().unwrap_or_default();
             if state.running != Some(true) {
                 let code = state.exit_code.unwrap_or(-1);
-                return Ok(Err(format!("ended with exit status {code}{}", self.said(id))));
+                return Ok(Err(format!("ended with exit status {code}")));
             }
             let health = state.health.and_then(|health| health.status);
             let words = match health {
                 Some(HealthStatusEnum::HEALTHY) => Some("healthy"),
                 Some(HealthStatusEnum::UNHEALTHY) => {
-                    return Ok(Err(format!("says that it is not healthy{}", self.said(id))));
+                    return Ok(Err("says that it is not healthy".into()));
                 }
                 _ if !plan.has_health && begin.elapsed() >= RUNS_FOR => {
                     Some("runs; it says nothing of its health")
@@ -145,7 +147,7 @@ impl Rehearsal {
             }
             if begin.elapsed() > HEALTHY_WITHIN {
                 let seconds = HEALTHY_WITHIN.as_secs();
-                return Ok(Err(format!("was not healthy within {seconds} s{}", self.said(id))));
+                return Ok(Err(format!("was not healthy within {seconds} s")));
             }
             std::thread::sleep(PAUSE);
         }
@@ -164,14 +166,13 @@ impl Rehearsal {
                 {
                     text.push_str(&String::from_utf8_lossy(&message));
                 }
+                if text.len() > SAID_LIMIT_BYTES {
+                    break;
+                }
             }
             Ok(text)
         };
-        let text = self.daemon.call("read the log of", "a container", read).unwrap_or_default();
-        match text.trim() {
-            "" => String::new(),
-            text => format!("; it said: {}", text.chars().take(SAID_CHARACTERS).collect::<String>()),
-        }
+        self.daemon.call("read the log of", "a container", read).unwrap_or_default()
     }
 }
 

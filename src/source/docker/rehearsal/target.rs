@@ -131,6 +131,7 @@ impl Target for RehearsalTarget {
         let mut state = self.rehearsal.state();
         state.differs.extend(planned.differs);
         state.plans = planned.containers;
+        state.secrets = planned.secrets;
         Ok(())
     }
 

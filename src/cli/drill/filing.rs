@@ -1,0 +1,186 @@
+//! Evidence on its way into the repository: a drill's place on this machine while it runs, its place in the chain when it
+//! ended, and what earlier runs left that nobody filed.
+
+use ed25519_dalek::SigningKey;
+
+use super::super::kit::address_of;
+use super::super::{CliError, Context, Exit};
+use crate::app::drills;
+use crate::app::runbooks::Surroundings;
+use crate::base::cancel::Cancel;
+use crate::base::secret::Secret;
+use crate::drill::evidence::{Evidence, SignedEvidence};
+use crate::drill::history::{self, Kept};
+use crate::drill::redact::redact;
+use crate::drill::underway::{Record, UnderWay, left};
+use crate::drill::{DrillError, Verdict};
+use crate::engine::backup::BackupOptions;
+use crate::repo::Repository;
+use crate::runbook::redact::Redactor;
+use crate::seal::block::Compression;
+use crate::seal::slot::Unlock;
+
+const UNPLACED: &str = "this run is not kept (--json-file writes it); `lifeboat verify --read-data` says what is \
+                        damaged, and under another name the drill begins a history of its own";
+const LATER: &str =
+    "the next drill command on this machine keeps it; --no-keep leaves it out of the repository";
+
+/// Where a drill's evidence is kept, the same however the address was written; empty: nowhere.
+fn home(context: &Context) -> Result<String, CliError> {
+    match &context.settings.repository {
+        Some(found) => address_of(&found.value),
+        None => Ok(String::new()),
+    }
+}
+
+/// Takes the drill's place on this machine. From now on it is one that was begun.
+///
+/// # Errors
+/// Another run of it is under way.
+pub fn begin(evidence: Evidence, keeps: bool, context: &Context) -> Result<UnderWay, CliError> {
+    let repository = home(context)?;
+    let now = jiff::Timestamp::now().to_string();
+    let evidence = Evidence { started_at: now, repository: repository.clone(), ..evidence };
+    let folder = drills::folder(&context.settings)?;
+    Ok(UnderWay::begin(&folder, Record::new(repository, keeps, evidence))?)
+}
+
+/// What is left to tell of a drill that ended so; with evidence that is to be kept later.
+pub fn close(under_way: UnderWay, ended: Result<Option<Evidence>, &CliError>, context: &Context) {
+    let closed = match ended {
+        Ok(None) => under_way.end(),
+        Ok(Some(later)) => under_way.leave(later),
+        Err(error) if error.exit == Exit::Interrupted => under_way.interrupted(),
+        // Nothing was started.
+        Err(_) => under_way.end(),
+    };
+    if let Err(error) = closed {
+        context.warn(error);
+    }
+}
+
+/// A record that is signed.
+pub struct Filed {
+    pub signed: SignedEvidence,
+    /// The runs before it.
+    pub before: Vec<Evidence>,
+    pub kept: Result<(), CliError>,
+    /// For the next command to keep, because this one could not.
+    pub later: Option<Evidence>,
+}
+
+/// Puts evidence into its chain behind what others left there, signs and keeps it.
+///
+/// # Errors
+/// It cannot be signed.
+pub async fn file(
+    mut evidence: Evidence,
+    repo: Option<&Repository>,
+    keeps: bool,
+    key: &SigningKey,
+    context: &Context,
+) -> Result<Filed, CliError> {
+    redact(&mut evidence, &redactor(context, None));
+    if let Some(repo) = repo {
+        settle(repo, context).await;
+    }
+    let found = evidence.clone();
+    let (before, unplaced) = match place(&mut evidence, repo).await {
+        Ok(before) => (before, None),
+        // Two records with one number would be two histories: one that cannot follow the last is not kept.
+        Err(error) => {
+            history::unplaced(&mut evidence, &error);
+            (Vec::new(), Some(error))
+        }
+    };
+    let signed = evidence.sign(key)?;
+    let before = before.into_iter().map(|kept| kept.signed.evidence).collect();
+    let is_broken = matches!(unplaced, Some(DrillError::Chain { .. }));
+    // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
+    let kept = match (unplaced, repo) {
+        (Some(error), _) => {
+            let hint = if is_broken || !keeps { UNPLACED } else { LATER };
+            Err(CliError::new(Exit::Failed, error.to_string()).hint(hint))
+        }
+        (None, Some(repo)) if keeps => keep(repo, &signed, context).await.map_err(|error| error.hint(LATER)),
+        _ => Ok(()),
+    };
+    let later = (keeps && !is_broken && (kept.is_err() || repo.is_none())).then_some(found);
+    Ok(Filed { signed, before, kept, later })
+}
+
+async fn place(evidence: &mut Evidence, repo: Option<&Repository>) -> Result<Vec<Kept>, DrillError> {
+    let Some(repo) = repo else { return Ok(Vec::new()) };
+    // Looking back is no part of a recovery.
+    let before = history::before(repo, &evidence.name, &Cancel::new()).await?;
+    history::place(evidence, &before)?;
+    Ok(before)
+}
+
+/// Files what runs of this repository left on this machine. What cannot be filed is told, and left to the next.
+pub async fn settle(repo: &Repository, context: &Context) {
+    let found = home(context).and_then(|home| Ok(left(&drills::folder(&context.settings)?, &home)?));
+    for left in found.unwrap_or_else(|error| {
+        context.warn(error.causes.join(": "));
+        Vec::new()
+    }) {
+        let mut evidence = left.record.evidence.clone();
+        let told = format!(
+            "drill {} of {}: {}",
+            evidence.name,
+            evidence.started_at.get(..19).unwrap_or_default().replace('T', " "),
+            evidence.reason.as_deref().unwrap_or(evidence.verdict.words())
+        );
+        if !left.record.keeps {
+            context.warn(format_args!("{told}; nothing of it is kept, as it was asked"));
+        } else {
+            let filing = async {
+                let key = drills::signing_key(&context.settings)?;
+                place(&mut evidence, Some(repo)).await?;
+                keep(repo, &evidence.sign(&key)?, context).await
+            };
+            match filing.await {
+                Ok(()) if left.record.evidence.verdict == Verdict::Interrupted => {
+                    context.warn(format_args!("{told}; it is kept as a failed one"))
+                }
+                Ok(()) => context.note(format_args!("{told}; it is kept now")),
+                Err(error) => {
+                    context.warn(format_args!("{told}; it cannot be kept: {}", error.causes.join(": ")));
+                    continue;
+                }
+            }
+        }
+        if let Err(error) = left.filed() {
+            context.warn(error);
+        }
+    }
+}
+
+/// Keeps evidence in the repository it speaks of.
+async fn keep(repo: &Repository, signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
+    let settings = &context.settings;
+    let options = BackupOptions {
+        job: String::new(),
+        host: settings.hostname.clone(),
+        user: settings.user.clone(),
+        tags: vec!["drill".into()],
+        compression: Compression::Zstd(repo.config.compression_level),
+        profile: None,
+        time: None,
+        dry_run: false,
+        force: false,
+        threads: 1,
+        accepted: None,
+    };
+    history::keep(repo, signed, options).await?;
+    Ok(())
+}
+
+/// What must not stand in evidence: secrets of the environment, and what opened the repository.
+pub fn redactor(context: &Context, unlock: Option<&Unlock>) -> Redactor {
+    let typed = unlock.and_then(|unlock| match unlock {
+        Unlock::Passphrase(typed) => Some(Secret::from_bytes(typed.to_vec())),
+        Unlock::KeyFile(_) => None,
+    });
+    Surroundings::of_process().redactor(&context.settings, typed)
+}
