@@ -30,7 +30,7 @@ use crate::repo::sync::Thoroughness;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A drill of the configuration file, or what this one is called; its runs are compared with each other
-    #[arg(value_name = "NAME", default_value = "drill", value_parser = super::super::text::name)]
+    #[arg(value_name = "NAME", default_value = "drill", value_parser = drill_name)]
     name: String,
     /// Every drill of the configuration file
     #[arg(long, conflicts_with_all = ["name", "snapshot"])]
@@ -188,6 +188,16 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     };
     spec.validate().map_err(|error| CliError::from(error).within(&what))?;
     Ok(spec)
+}
+
+/// `--json` takes no file; what stands behind it would become the name.
+fn drill_name(text: &str) -> Result<String, String> {
+    if text.contains('/') || [".json", ".xml", ".md", ".html"].iter().any(|end| text.ends_with(end)) {
+        return Err(
+            "a file is no name of a drill; --json-file, --junit, --markdown and --html write files".into()
+        );
+    }
+    super::super::text::name(text)
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {

@@ -58,6 +58,7 @@ fn what_cannot_be_asked_is_refused_before_anything_is_made() {
         (&["--step", " "], 2, "a step is empty"),
         (&["--rto", "0s"], 2, "cannot be met"),
         (&["--rpo", "0s"], 2, "cannot be met"),
+        (&["--json", "evidence.json"], 2, "--json-file"),
         (&["--snapshot", "nosuch@latest"], 2, "nosuch"),
         (&["--sandbox", "redis"], 2, "a snapshot of files is not restored into a sandbox of kind redis"),
     ] {
