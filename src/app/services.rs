@@ -15,6 +15,7 @@ use crate::source::docker;
 use crate::source::docker::address::Address as DockerAddress;
 use crate::source::docker::capture::DockerCapture;
 use crate::source::docker::daemon::Daemon;
+use crate::source::docker::reach::Way;
 use crate::source::docker::rebuild::ProjectTarget;
 use crate::source::docker::target::VolumeTarget;
 use crate::source::mariadb::{self, MariaCapture, MariaTarget};
@@ -163,7 +164,13 @@ fn mariadb(address: &str, around: &Surroundings) -> Result<(mariadb::Address, ma
         mariadb::Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
     let server = &mut parsed.server;
     if let Some(found) = in_container(&server.user, &server.host, server.port, around)? {
-        server.host = found.address.to_string();
+        match &found.way {
+            Way::Address(address) => server.host = address.to_string(),
+            Way::Through(socket) => {
+                server.socket = Some(socket.path().to_owned());
+                server.through = Some(socket.clone());
+            }
+        }
         let mut root = None;
         for name in ["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"] {
             root = root.or(found.secret(name).map_err(SourceError::from)?);
@@ -195,7 +202,10 @@ pub(super) fn postgres(
     let mut parsed = Address::parse(address).map_err(|error| AppError::Refused(error.to_string()))?;
     let server = &mut parsed.server;
     if let Some(found) = in_container(&server.user, &server.host, server.port, around)? {
-        server.host = found.address.to_string();
+        match &found.way {
+            Way::Address(address) => server.host = address.to_string(),
+            Way::Through(socket) => server.through = Some(socket.clone()),
+        }
         server.user =
             found.variable("POSTGRES_USER").map_err(SourceError::from)?.unwrap_or("postgres".into());
         if server.password.is_none() && server.password_file.is_none() {
@@ -255,7 +265,7 @@ fn in_container(
         return Ok(None);
     }
     match daemon_of(around) {
-        Ok(daemon) => Ok(docker::reach::find(&daemon, service, host, port)?),
+        Ok(daemon) => Ok(docker::reach::find(&daemon, service, host, port, &around.spool)?),
         Err(SourceError::Cancelled(cancelled)) => Err(cancelled.into()),
         Err(_) => Ok(None),
     }
@@ -272,7 +282,16 @@ pub(super) fn redis(address: &str, around: &Surroundings) -> Result<(RedisAddres
         return Ok((server, job));
     };
     let job = format!("redis://{service}@{}", server.host);
-    server.host = found.address.to_string();
+    match &found.way {
+        Way::Address(address) => server.host = address.to_string(),
+        Way::Through(_) if server.is_tls => {
+            return Err(AppError::Refused(format!(
+                "{job} has no address that is reached from here, and TLS does not go through a container\nhint: redis://, if \
+                 the server listens without TLS inside"
+            )));
+        }
+        Way::Through(socket) => server.through = Some(socket.clone()),
+    }
     server.user = None;
     if server.password.is_none() {
         let variable = found.secret("REDIS_PASSWORD").map_err(SourceError::from)?;

@@ -13,4 +13,5 @@ pub mod progress;
 pub mod random;
 pub mod replace;
 pub mod secret;
+pub mod socket;
 pub mod url;

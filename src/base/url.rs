@@ -1,6 +1,11 @@
 //! Addresses in the form of URLs: `scheme://user:password@host:port/path?key=value`, taken apart strictly.
 //!
+//! What engines let people say behind the `?` stands in a table of each ([`read`]): the names there are, and what each of
+//! them sets, in one place.
+//!
 //! Pure. Every part is percent-decoded after it was cut out, so that a decoded byte never becomes a separator.
+
+use std::time::Duration;
 
 use super::secret::Secret;
 
@@ -8,6 +13,13 @@ use super::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(String);
+
+impl UrlError {
+    /// `text` shows no secret, and may end in a line `hint: …`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
 
 /// The parts. What is missing is empty or `None`.
 #[derive(Clone, Default)]
@@ -109,6 +121,97 @@ pub fn path_and_options(text: &str) -> Result<(String, Vec<(String, String)>), U
     Ok((decode(path)?, Url::parse(&format!("?{query}"))?.query))
 }
 
+/// An option as it was given, decoded.
+pub struct Given {
+    key: String,
+    value: String,
+}
+
+/// Reads one option into what an address is taken apart into.
+pub type Reader<T> = fn(&mut T, Given) -> Result<(), UrlError>;
+
+impl Given {
+    /// What was given is wrong: `KEY=VALUE: write …`.
+    pub fn wrong(&self, write: &str) -> UrlError {
+        UrlError(format!("{}={}: write {write}", self.key, self.value))
+    }
+
+    /// # Errors
+    /// There is no value.
+    pub fn text(self) -> Result<String, UrlError> {
+        if self.value.is_empty() {
+            Err(UrlError(format!("{}= has no value", self.key)))
+        } else {
+            Ok(self.value)
+        }
+    }
+
+    /// The text as whatever is made of text: a path, perhaps there.
+    ///
+    /// # Errors
+    /// There is no value.
+    pub fn into<T: From<String>>(self) -> Result<T, UrlError> {
+        self.text().map(T::from)
+    }
+
+    /// `90`, `90s`, `10m`, `2h`; what fits the settings of servers, which count milliseconds in 31 bits.
+    ///
+    /// # Errors
+    /// It is no such time, or none at all.
+    pub fn span(self) -> Result<Duration, UrlError> {
+        const MOST_SECONDS: u64 = 2_000_000;
+        let digits = self.value.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.value.len());
+        let (number, unit) = self.value.split_at(digits);
+        let seconds = match unit {
+            "" | "s" => Some(1_u64),
+            "m" | "min" => Some(60),
+            "h" => Some(3600),
+            _ => None,
+        };
+        let seconds = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, n)| unit.checked_mul(n));
+        let seconds = seconds.filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
+        match seconds {
+            Some(seconds) => Ok(Duration::from_secs(seconds)),
+            None if self.value.is_empty() => self.text().map(|_| Duration::ZERO),
+            None => Err(self.wrong("a time such as 90s, 10m or 2h")),
+        }
+    }
+
+    /// What one of several words stands for. `write` names them in an error.
+    ///
+    /// # Errors
+    /// It is none of them.
+    pub fn word<T: Copy>(self, words: &[(&str, T)], write: &str) -> Result<T, UrlError> {
+        let found = words.iter().find(|(word, _)| *word == self.value);
+        match found {
+            Some((_, meant)) => Ok(*meant),
+            None if self.value.is_empty() => Err(UrlError(format!("{}= has no value", self.key))),
+            None => Err(self.wrong(write)),
+        }
+    }
+}
+
+/// Reads all options of an address that begins with `scheme` into `found`, each as its row of `options` says.
+///
+/// # Errors
+/// One is none of them, has no value, or one that makes no sense.
+pub fn read<T>(
+    scheme: &str,
+    options: &[(&'static str, Reader<T>)],
+    query: Vec<(String, String)>,
+    found: &mut T,
+) -> Result<(), UrlError> {
+    for (key, value) in query {
+        let Some((_, reader)) = options.iter().find(|(name, _)| *name == key) else {
+            let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+            let meant = nearest(&key, &names).unwrap_or_default();
+            return Err(UrlError(format!("{key:?} is no option of {scheme}\nhint: {meant}= is the nearest")));
+        };
+        reader(found, Given { key, value })?;
+    }
+    Ok(())
+}
+
 /// What is said of an option that is none of `options`, with a hint.
 pub fn no_option(key: &str, options: &[&str]) -> String {
     let hint = match nearest(key, options) {
@@ -143,6 +246,42 @@ mod tests {
         let odd = "a b/ü\n%\"'";
         assert_eq!(decode(&encode(odd, "")).unwrap(), odd);
         assert_eq!(encode("a/b", "/"), "a/b");
+    }
+
+    #[test]
+    fn options_are_read_by_their_table() {
+        #[derive(Default)]
+        struct Found {
+            wait: Duration,
+            mode: u8,
+            names: Vec<String>,
+        }
+        const OPTIONS: [(&str, Reader<Found>); 3] = [
+            ("mode", |found, given| {
+                given.word(&[("a", 1), ("b", 2)], "a or b").map(|mode| found.mode = mode)
+            }),
+            ("name", |found, given| given.into().map(|name| found.names.push(name))),
+            ("wait", |found, given| given.span().map(|wait| found.wait = wait)),
+        ];
+        let given = |text: &str| {
+            let mut found = Found::default();
+            let query = Url::parse(&format!("?{text}")).unwrap().query;
+            super::read("x://", &OPTIONS, query, &mut found).map(|()| found)
+        };
+        let found =
+            given("name=a&wait=2h&mode=b&name=c").map_err(|error| error.to_string()).unwrap_or_default();
+        assert_eq!((found.wait.as_secs(), found.mode, found.names), (7200, 2, vec!["a".into(), "c".into()]));
+        for (text, expected) in [
+            ("nmae=a", "\"nmae\" is no option of x://\nhint: name= is the nearest"),
+            ("name=", "name= has no value"),
+            ("wait=", "wait= has no value"),
+            ("mode", "mode= has no value"),
+            ("wait=soon", "wait=soon: write a time such as 90s, 10m or 2h"),
+            ("wait=99999999999999h", "wait=99999999999999h: write a time such as 90s, 10m or 2h"),
+            ("mode=c", "mode=c: write a or b"),
+        ] {
+            assert_eq!(given(text).map_err(|error| error.to_string()).err().as_deref(), Some(expected));
+        }
     }
 
     #[test]

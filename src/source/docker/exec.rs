@@ -29,6 +29,14 @@ pub fn run_to_undo(daemon: &Daemon, user: &User, command: &str) -> Result<String
     judge(user, command, done)
 }
 
+/// Runs a program without input; its exit status, and the end of what it said.
+///
+/// # Errors
+/// It cannot be run.
+pub fn try_words(daemon: &Daemon, user: &User, words: &[String]) -> Result<(i64, String), DockerError> {
+    daemon.call("run a command in", &user.name, perform_words(daemon, &user.id, words.to_vec()))
+}
+
 fn judge(user: &User, command: &str, (status, said): (i64, String)) -> Result<String, DockerError> {
     if status == 0 {
         return Ok(said);
@@ -47,10 +55,18 @@ async fn perform(
     container: &str,
     command: &str,
 ) -> Result<(i64, String), bollard::errors::Error> {
+    perform_words(daemon, container, vec!["sh".into(), "-c".into(), command.to_owned()]).await
+}
+
+async fn perform_words(
+    daemon: &Daemon,
+    container: &str,
+    words: Vec<String>,
+) -> Result<(i64, String), bollard::errors::Error> {
     let config = ExecConfig {
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        cmd: Some(vec!["sh".into(), "-c".into(), command.to_owned()]),
+        cmd: Some(words),
         ..ExecConfig::default()
     };
     let exec = daemon.api.create_exec(container, config).await?;

@@ -22,6 +22,7 @@ pub mod rebuild;
 pub mod rehearsal;
 mod swarm;
 pub mod target;
+mod tunnel;
 mod volume;
 
 use super::capture::SourceError;

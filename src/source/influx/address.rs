@@ -3,16 +3,20 @@
 use std::path::PathBuf;
 
 use crate::base::secret::Secret;
-use crate::base::url::{Url, decode, encode, nearest};
-
-/// An address that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AddressError(pub String);
+use crate::base::url::{Reader, Url, UrlError, decode, encode, read};
 
 const DEFAULT_PORT: u16 = 8086;
 const BACKUP_PORT: u16 = 8088;
-const OPTIONS: [&str; 3] = ["backup", "password-file", "tls"];
+const OPTIONS: [(&str, Reader<Address>); 3] = [
+    ("backup", |found, given| {
+        let wrong = given.wrong("HOST:PORT");
+        let text = given.text()?;
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        port.map(|_| found.backup = text).ok_or(wrong)
+    }),
+    ("password-file", |found, given| given.into().map(|path| found.password_file = Some(path))),
+    ("tls", |found, given| given.word(&[("on", true)], "on, or leave it out").map(|on| found.has_tls = on)),
+];
 
 /// An address, taken apart.
 #[derive(Clone)]
@@ -28,8 +32,8 @@ pub struct Address {
     pub has_tls: bool,
 }
 
-fn bad(text: impl Into<String>) -> AddressError {
-    AddressError(text.into())
+fn bad(text: impl Into<String>) -> UrlError {
+    UrlError::new(text)
 }
 
 impl Address {
@@ -37,9 +41,9 @@ impl Address {
     ///
     /// # Errors
     /// It names no host or database, or has an option that is none.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
-        let database = decode(&url.path).map_err(|error| bad(error.to_string()))?;
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let url = Url::parse(text)?;
+        let database = decode(&url.path)?;
         if url.host.is_empty() || database.is_empty() {
             return Err(bad("the address names no host or no database\nhint: influxdb://HOST:8086/DATABASE"));
         }
@@ -57,25 +61,7 @@ impl Address {
             backup: format!("{bracketed}:{BACKUP_PORT}"),
             has_tls: false,
         };
-        for (key, value) in url.query {
-            if value.is_empty() {
-                return Err(bad(format!("{key}= has no value")));
-            }
-            match key.as_str() {
-                "backup" if value.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
-                    found.backup = value;
-                }
-                "backup" => return Err(bad(format!("backup={value}: write HOST:PORT"))),
-                "password-file" => found.password_file = Some(value.into()),
-                "tls" if value == "on" => found.has_tls = true,
-                "tls" => return Err(bad(format!("tls={value}: write on, or leave it out"))),
-                key => {
-                    let meant = nearest(key, &OPTIONS).unwrap_or_default();
-                    let text = format!("{key:?} is no option of influxdb://\nhint: {meant}= is the nearest");
-                    return Err(bad(text));
-                }
-            }
-        }
+        read("influxdb://", &OPTIONS, url.query, &mut found)?;
         Ok(found)
     }
 

@@ -14,7 +14,7 @@ mod capture;
 mod server;
 mod target;
 
-pub use address::{Address, AddressError};
+pub use address::Address;
 pub use capture::InfluxCapture;
 pub use target::InfluxTarget;
 

@@ -7,26 +7,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::secret::Secret;
-use crate::base::url::{Url, decode, encode, nearest};
-
-/// An address that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AddressError(pub String);
+use crate::base::socket::Socket;
+use crate::base::url::{Reader, Url, UrlError, decode, encode, read};
 
 const DEFAULT_PORT: u16 = 3306;
+const TLS: [(&str, Tls); 3] = [("off", Tls::Off), ("require", Tls::Require), ("verify", Tls::Verify)];
 /// Every option there is.
-const OPTIONS: [&str; 10] = [
-    "connect-timeout",
-    "exclude-table",
-    "no-progress",
-    "password-file",
-    "socket",
-    "ssl",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "tools",
+const OPTIONS: [(&str, Reader<Address>); 10] = [
+    ("connect-timeout", |found, given| given.span().map(|span| found.server.connect_timeout = span)),
+    ("exclude-table", |found, given| given.text().map(|text| found.exclude_tables.push(text))),
+    ("no-progress", |found, given| given.span().map(|span| found.no_progress = span)),
+    ("password-file", |found, given| given.into().map(|path| found.server.password_file = Some(path))),
+    ("socket", |found, given| given.into().map(|path| found.server.socket = Some(path))),
+    ("ssl", |found, given| given.word(&TLS, "off, require or verify").map(|tls| found.server.tls = tls)),
+    ("ssl-ca", |found, given| given.into().map(|path| found.server.tls_ca = Some(path))),
+    ("ssl-cert", |found, given| given.into().map(|path| found.server.tls_certificate = Some(path))),
+    ("ssl-key", |found, given| given.into().map(|path| found.server.tls_key = Some(path))),
+    ("tools", |found, given| given.into().map(|path| found.tools = Some(path))),
 ];
 
 /// Which databases are meant.
@@ -58,6 +55,8 @@ pub struct Server {
     /// Whether the address names a port, which `localhost` needs to be no socket.
     pub has_port: bool,
     pub socket: Option<PathBuf>,
+    /// The way there, if it is none by network; it has the `socket`, and `host` is what people call it.
+    pub through: Option<Socket>,
     /// Empty: whoever runs this.
     pub user: String,
     pub password: Option<Secret>,
@@ -86,26 +85,11 @@ pub fn strip_scheme(address: &str) -> Option<&str> {
     address.strip_prefix("mariadb://").or_else(|| address.strip_prefix("mysql://"))
 }
 
-fn bad(text: impl Into<String>) -> AddressError {
-    AddressError(text.into())
+fn bad(text: impl Into<String>) -> UrlError {
+    UrlError::new(text)
 }
 
-fn span(key: &str, value: &str) -> Result<Duration, AddressError> {
-    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let seconds = match unit {
-        "" | "s" => Some(1_u64),
-        "m" | "min" => Some(60),
-        "h" => Some(3600),
-        _ => None,
-    };
-    let seconds = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, n)| unit.checked_mul(n));
-    let seconds = seconds.filter(|seconds| (1..=2_000_000).contains(seconds));
-    let text = || bad(format!("{key}={value}: write a time such as 90s, 10m or 2h"));
-    seconds.map(Duration::from_secs).ok_or_else(text)
-}
-
-fn names(path: &str) -> Result<Databases, AddressError> {
+fn names(path: &str) -> Result<Databases, UrlError> {
     if path == "*" {
         return Ok(Databases::All);
     }
@@ -114,7 +98,7 @@ fn names(path: &str) -> Result<Databases, AddressError> {
     }
     let mut names = Vec::new();
     for name in path.split(',').filter(|name| !name.is_empty()) {
-        let name = decode(name).map_err(|error| bad(error.to_string()))?;
+        let name = decode(name)?;
         if name.contains('\0') {
             return Err(bad("a database's name holds no NUL"));
         }
@@ -133,14 +117,15 @@ impl Address {
     ///
     /// # Errors
     /// It is not ours, names no database, or has an option that is none.
-    pub fn parse(address: &str) -> Result<Self, AddressError> {
+    pub fn parse(address: &str) -> Result<Self, UrlError> {
         let text = strip_scheme(address).ok_or_else(|| bad("the address does not begin mariadb://"))?;
-        let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
+        let url = Url::parse(text)?;
         let server = Server {
             host: url.host,
             port: url.port.unwrap_or(DEFAULT_PORT),
             has_port: url.port.is_some(),
             socket: None,
+            through: None,
             user: url.user,
             password: url.password,
             password_file: None,
@@ -157,43 +142,8 @@ impl Address {
             no_progress: Duration::from_secs(30 * 60),
             tools: None,
         };
-        for (key, value) in url.query {
-            found.option(&key, value)?;
-        }
+        read("mariadb://", &OPTIONS, url.query, &mut found)?;
         Ok(found)
-    }
-
-    fn option(&mut self, key: &str, value: String) -> Result<(), AddressError> {
-        let server = &mut self.server;
-        if value.is_empty() {
-            return Err(bad(format!("{key}= has no value")));
-        }
-        match key {
-            "connect-timeout" => server.connect_timeout = span(key, &value)?,
-            "exclude-table" => self.exclude_tables.push(value),
-            "no-progress" => self.no_progress = span(key, &value)?,
-            "password-file" => server.password_file = Some(value.into()),
-            "socket" => server.socket = Some(value.into()),
-            "ssl" => {
-                server.tls = match value.as_str() {
-                    "off" => Tls::Off,
-                    "require" => Tls::Require,
-                    "verify" => Tls::Verify,
-                    _ => return Err(bad(format!("ssl={value}: write off, require or verify"))),
-                }
-            }
-            "ssl-ca" => server.tls_ca = Some(value.into()),
-            "ssl-cert" => server.tls_certificate = Some(value.into()),
-            "ssl-key" => server.tls_key = Some(value.into()),
-            "tools" => self.tools = Some(value.into()),
-            _ => {
-                let meant = nearest(key, &OPTIONS).unwrap_or_default();
-                return Err(bad(format!(
-                    "{key:?} is no option of mariadb://\nhint: {meant}= is the nearest"
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The address without its secrets and without what only says how to get there: a job's name, and what

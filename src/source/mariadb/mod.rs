@@ -22,7 +22,7 @@ mod users;
 
 use std::path::PathBuf;
 
-pub use address::{Address, AddressError, Databases, strip_scheme};
+pub use address::{Address, Databases, strip_scheme};
 pub use capture::MariaCapture;
 pub use error::MariaError;
 pub use target::{MariaTarget, RestoreFlags};

@@ -7,37 +7,53 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::secret::Secret;
-use crate::base::url::{Url, decode, encode, nearest};
-
-/// An address that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AddressError(pub String);
+use crate::base::socket::Socket;
+use crate::base::url::{Reader, Url, UrlError, decode, encode, read};
 
 const DEFAULT_PORT: u16 = 5432;
+const SSL_MODES: [(&str, SslMode); 6] = [
+    ("disable", SslMode::Disable),
+    ("allow", SslMode::Prefer),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
 /// Every option there is.
-const OPTIONS: [&str; 21] = [
-    "all",
-    "connect-timeout",
-    "exclude-schema",
-    "exclude-table",
-    "exclude-table-data",
-    "host",
-    "lock-timeout",
-    "maintenance-db",
-    "max-transaction",
-    "no-progress",
-    "password-file",
-    "port",
-    "role",
-    "schema",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslrootcert",
-    "table",
-    "tools",
-    "user",
+const OPTIONS: [(&str, Reader<Address>); 21] = [
+    ("all", |found, _| {
+        found.databases = Databases::All;
+        Ok(())
+    }),
+    ("connect-timeout", |found, given| given.span().map(|span| found.server.connect_timeout = span)),
+    ("exclude-schema", |found, given| given.text().map(|text| found.selection.exclude_schemas.push(text))),
+    ("exclude-table", |found, given| given.text().map(|text| found.selection.exclude_tables.push(text))),
+    ("exclude-table-data", |found, given| {
+        given.text().map(|text| found.selection.exclude_table_data.push(text))
+    }),
+    ("host", |found, given| given.text().map(|text| found.server.host = text)),
+    ("lock-timeout", |found, given| given.span().map(|span| found.lock_timeout = span)),
+    ("maintenance-db", |found, given| given.text().map(|text| found.server.maintenance = text)),
+    ("max-transaction", |found, given| given.span().map(|span| found.max_transaction = span)),
+    ("no-progress", |found, given| given.span().map(|span| found.no_progress = span)),
+    ("password-file", |found, given| given.into().map(|path| found.server.password_file = Some(path))),
+    ("port", |found, given| {
+        let text = given.text()?;
+        found.server.port = text.parse().map_err(|_| bad(format!("{text:?} is no port")))?;
+        Ok(())
+    }),
+    ("role", |found, given| given.text().map(|text| found.role = Some(text))),
+    ("schema", |found, given| given.text().map(|text| found.selection.schemas.push(text))),
+    ("sslcert", |found, given| given.into().map(|path| found.server.ssl_certificate = Some(path))),
+    ("sslkey", |found, given| given.into().map(|path| found.server.ssl_key = Some(path))),
+    ("sslmode", |found, given| {
+        let write = "disable, prefer, require, verify-ca or verify-full";
+        given.word(&SSL_MODES, write).map(|mode| found.server.ssl_mode = mode)
+    }),
+    ("sslrootcert", |found, given| given.into().map(|path| found.server.ssl_root = Some(path))),
+    ("table", |found, given| given.text().map(|text| found.selection.tables.push(text))),
+    ("tools", |found, given| given.into().map(|path| found.tools = Some(path))),
+    ("user", |found, given| given.text().map(|text| found.server.user = text)),
 ];
 
 /// Which databases are meant.
@@ -74,6 +90,8 @@ pub struct Selection {
 pub struct Server {
     /// A name, an address, or the folder of a unix socket; empty: the system's usual socket folders.
     pub host: String,
+    /// The way there, if it is none by network; `host` is what people call it then.
+    pub through: Option<Socket>,
     pub port: u16,
     /// Empty: whoever runs this.
     pub user: String,
@@ -109,33 +127,17 @@ pub fn strip_scheme(address: &str) -> Option<&str> {
     address.strip_prefix("postgres://").or_else(|| address.strip_prefix("postgresql://"))
 }
 
-fn bad(text: impl Into<String>) -> AddressError {
-    AddressError(text.into())
+fn bad(text: impl Into<String>) -> UrlError {
+    UrlError::new(text)
 }
 
-fn span(key: &str, value: &str) -> Result<Duration, AddressError> {
-    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let seconds = match unit {
-        "" | "s" => Some(1_u64),
-        "m" | "min" => Some(60),
-        "h" => Some(3600),
-        _ => None,
-    };
-    let seconds = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, n)| unit.checked_mul(n));
-    // What fits the server's own settings, which count milliseconds in 31 bits.
-    let seconds = seconds.filter(|seconds| (1..=2_000_000).contains(seconds));
-    let text = || bad(format!("{key}={value}: write a time such as 90s, 10m or 2h"));
-    seconds.map(Duration::from_secs).ok_or_else(text)
-}
-
-fn one(databases: &str) -> Result<Databases, AddressError> {
+fn one(databases: &str) -> Result<Databases, UrlError> {
     if databases == "*" {
         return Ok(Databases::All);
     }
     let mut names = Vec::new();
     for name in databases.split(',').filter(|name| !name.is_empty()) {
-        let name = decode(name).map_err(|error| bad(error.to_string()))?;
+        let name = decode(name)?;
         if name.contains('\0') {
             return Err(bad("a database's name holds no NUL"));
         }
@@ -151,13 +153,14 @@ impl Address {
     ///
     /// # Errors
     /// It is not PostgreSQL's, names no database, or has an option that is none.
-    pub fn parse(address: &str) -> Result<Self, AddressError> {
+    pub fn parse(address: &str) -> Result<Self, UrlError> {
         let text = strip_scheme(address).ok_or_else(|| bad("the address does not begin postgres://"))?;
-        let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
+        let url = Url::parse(text)?;
         if url.path.contains('/') {
             return Err(bad("a / in a database's name is written %2F"));
         }
         let server = Server {
+            through: None,
             host: url.host,
             port: url.port.unwrap_or(DEFAULT_PORT),
             user: url.user,
@@ -180,62 +183,11 @@ impl Address {
             tools: None,
             role: None,
         };
-        for (key, value) in url.query {
-            found.option(&key, value)?;
-        }
+        read("postgres://", &OPTIONS, url.query, &mut found)?;
         if found.databases == Databases::Named(Vec::new()) {
             return Err(bad("the address names no database\nhint: postgres://user@host/NAME, or /* for all"));
         }
         Ok(found)
-    }
-
-    fn option(&mut self, key: &str, value: String) -> Result<(), AddressError> {
-        let server = &mut self.server;
-        if value.is_empty() && key != "all" {
-            return Err(bad(format!("{key}= has no value")));
-        }
-        match key {
-            "all" => self.databases = Databases::All,
-            "connect-timeout" => server.connect_timeout = span(key, &value)?,
-            "exclude-schema" => self.selection.exclude_schemas.push(value),
-            "exclude-table" => self.selection.exclude_tables.push(value),
-            "exclude-table-data" => self.selection.exclude_table_data.push(value),
-            "host" => server.host = value,
-            "lock-timeout" => self.lock_timeout = span(key, &value)?,
-            "maintenance-db" => server.maintenance = value,
-            "max-transaction" => self.max_transaction = span(key, &value)?,
-            "no-progress" => self.no_progress = span(key, &value)?,
-            "password-file" => server.password_file = Some(value.into()),
-            "port" => server.port = value.parse().map_err(|_| bad(format!("{value:?} is no port")))?,
-            "role" => self.role = Some(value),
-            "schema" => self.selection.schemas.push(value),
-            "sslcert" => server.ssl_certificate = Some(value.into()),
-            "sslkey" => server.ssl_key = Some(value.into()),
-            "sslmode" => {
-                server.ssl_mode = match value.as_str() {
-                    "disable" => SslMode::Disable,
-                    "prefer" | "allow" => SslMode::Prefer,
-                    "require" => SslMode::Require,
-                    "verify-ca" => SslMode::VerifyCa,
-                    "verify-full" => SslMode::VerifyFull,
-                    _ => {
-                        let modes = "disable, prefer, require, verify-ca or verify-full";
-                        return Err(bad(format!("sslmode={value}: write {modes}")));
-                    }
-                }
-            }
-            "sslrootcert" => server.ssl_root = Some(value.into()),
-            "table" => self.selection.tables.push(value),
-            "tools" => self.tools = Some(value.into()),
-            "user" => server.user = value,
-            _ => {
-                let meant = nearest(key, &OPTIONS).unwrap_or_default();
-                return Err(bad(format!(
-                    "{key:?} is no option of postgres://\nhint: {meant}= is the nearest"
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The address without its secrets and without what only says how to get there: a job's name, and what

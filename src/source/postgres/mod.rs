@@ -26,7 +26,7 @@ mod target;
 mod tls;
 mod tools;
 
-pub use address::{Address, AddressError, strip_scheme};
+pub use address::{Address, strip_scheme};
 pub use capture::PostgresCapture;
 pub use error::PostgresError;
 pub use facts::{DatabaseFacts, Facts};

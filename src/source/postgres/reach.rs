@@ -128,9 +128,12 @@ impl Direct {
             let name = format!(".s.PGSQL.{}", server.port);
             std::path::Path::new(folder).join(name).exists()
         };
-        let hosts = match server.host.as_str() {
-            "" => vec![SOCKET_FOLDERS.into_iter().find(socket).unwrap_or(SOCKET_FOLDERS[0]).to_owned()],
-            host => vec![host.to_owned()],
+        let hosts = match (&server.through, server.host.as_str()) {
+            (Some(socket), _) => vec![socket.folder().to_string_lossy().into_owned()],
+            (None, "") => {
+                vec![SOCKET_FOLDERS.into_iter().find(socket).unwrap_or(SOCKET_FOLDERS[0]).to_owned()]
+            }
+            (None, host) => vec![host.to_owned()],
         };
         let pass_file = PassFile::write(server.password.as_ref(), &world.spool)?;
         let application = format!("lifeboat-{:08x}", u32::from_le_bytes(array(&SystemRandom)));
@@ -212,7 +215,7 @@ impl Reach for Direct {
 
     fn is_this_machine(&self) -> bool {
         // A socket can be handed into a container, whose folders are others: the data folder is looked for, too.
-        self.hosts.iter().all(|host| host.starts_with('/'))
+        self.server.through.is_none() && self.hosts.iter().all(|host| host.starts_with('/'))
     }
 
     fn shown(&self) -> String {

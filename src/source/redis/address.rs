@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::secret::Secret;
+use crate::base::socket::Socket;
 use crate::base::url::{decode, nearest};
 use crate::source::capture::SourceError;
 
@@ -42,6 +43,8 @@ impl Mode {
 pub struct Address {
     pub is_tls: bool,
     pub host: String,
+    /// The way there, if it is none by network; `host` is what people call it then.
+    pub through: Option<Socket>,
     pub port: u16,
     pub user: Option<String>,
     pub password: Option<Secret>,
@@ -84,8 +87,17 @@ impl Address {
             user = Some(decoded(name)?).filter(|name| !name.is_empty());
             password = Some(decoded(word)?).filter(|word| !word.is_empty()).map(Secret::from_text);
         }
-        let mut address =
-            Self { is_tls, host, port, user, password, mode: Mode::Auto, ca: None, timeout: TIMEOUT };
+        let mut address = Self {
+            is_tls,
+            host,
+            through: None,
+            port,
+            user,
+            password,
+            mode: Mode::Auto,
+            ca: None,
+            timeout: TIMEOUT,
+        };
         for (key, value) in options(query)? {
             address.set(&key, &value)?;
         }

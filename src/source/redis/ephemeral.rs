@@ -193,6 +193,7 @@ fn password() -> Result<String, RedisError> {
 
 fn way(at: SocketAddr, password: &str) -> (Arc<dyn Reach>, Login) {
     let address = Address {
+        through: None,
         is_tls: false,
         host: at.ip().to_string(),
         port: at.port(),

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::RedisError;
 use super::address::Address;
 use super::tls;
+use crate::base::socket::Socket;
 
 /// How long a read waits before it comes back with `WouldBlock` or `TimedOut`.
 pub const SLICE: Duration = Duration::from_millis(200);
@@ -43,10 +45,11 @@ pub trait Reach: Send + Sync {
     fn is_encrypted(&self) -> bool;
 }
 
-/// A host and a port, perhaps with TLS.
-#[derive(Clone, Debug)]
+/// A host and a port, perhaps with TLS; or a socket that leads there.
+#[derive(Clone)]
 pub struct Tcp {
     pub host: String,
+    through: Option<Socket>,
     pub port: u16,
     /// TLS, trusting these certificates or else the system's.
     pub tls: Option<Option<PathBuf>>,
@@ -56,7 +59,8 @@ pub struct Tcp {
 impl Tcp {
     pub fn of(address: &Address) -> Self {
         let tls = address.is_tls.then(|| address.ca.clone());
-        Self { host: address.host.clone(), port: address.port, tls, name: address.name() }
+        let through = address.through.clone();
+        Self { host: address.host.clone(), through, port: address.port, tls, name: address.name() }
     }
 }
 
@@ -67,6 +71,13 @@ impl Reach for Tcp {
 
     fn dial(&self) -> Result<Box<dyn Link>, RedisError> {
         let failed = |cause: String| RedisError::Reach { server: self.name.clone(), cause };
+        if let Some(socket) = &self.through {
+            let stream = UnixStream::connect(socket.path()).map_err(|cause| failed(cause.to_string()))?;
+            let set =
+                stream.set_read_timeout(Some(SLICE)).and_then(|()| stream.set_write_timeout(Some(WRITE)));
+            set.map_err(|cause| failed(cause.to_string()))?;
+            return Ok(Box::new(stream));
+        }
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let addresses: Vec<SocketAddr> = addresses.map_err(|cause| failed(cause.to_string()))?.collect();
         let mut last = "the name has no address".to_owned();
@@ -83,7 +94,7 @@ impl Reach for Tcp {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
         let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let name = format!("{scheme}://{shown}:{port}");
-        Arc::new(Self { host: host.to_owned(), port, tls: self.tls.clone(), name })
+        Arc::new(Self { host: host.to_owned(), through: None, port, tls: self.tls.clone(), name })
     }
 
     fn is_encrypted(&self) -> bool {
@@ -109,6 +120,12 @@ impl Tcp {
 impl Link for TcpStream {
     fn own_address(&self) -> Option<IpAddr> {
         self.local_addr().ok().map(|address| address.ip())
+    }
+}
+
+impl Link for UnixStream {
+    fn own_address(&self) -> Option<IpAddr> {
+        None
     }
 }
 

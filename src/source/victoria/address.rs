@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::secret::Secret;
-use crate::base::url::{Url, encode, nearest};
-
-/// An address that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AddressError(pub String);
+use crate::base::url::{Reader, Url, UrlError, encode, read};
 
 const DEFAULT_PORT: u16 = 8428;
-const OPTIONS: [&str; 5] = ["no-progress", "password-file", "prefix", "storage", "tls"];
+const OPTIONS: [(&str, Reader<Address>); 5] = [
+    ("no-progress", |found, given| given.span().map(|span| found.no_progress = span)),
+    ("password-file", |found, given| given.into().map(|path| found.password_file = Some(path))),
+    ("prefix", |found, given| given.text().map(|text| found.prefix = format!("/{}", text.trim_matches('/')))),
+    ("storage", |found, given| given.into().map(|path| found.storage = Some(path))),
+    ("tls", |found, given| given.word(&[("on", true)], "on, or leave it out").map(|on| found.has_tls = on)),
+];
 
 /// An address, taken apart.
 #[derive(Clone)]
@@ -30,8 +31,8 @@ pub struct Address {
     pub no_progress: Duration,
 }
 
-fn bad(text: impl Into<String>) -> AddressError {
-    AddressError(text.into())
+fn bad(text: impl Into<String>) -> UrlError {
+    UrlError::new(text)
 }
 
 impl Address {
@@ -39,8 +40,8 @@ impl Address {
     ///
     /// # Errors
     /// It names no host, or has an option that is none.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let url = Url::parse(text)?;
         if url.host.is_empty() {
             return Err(bad("the address names no host\nhint: victoria://HOST:8428"));
         }
@@ -60,28 +61,7 @@ impl Address {
             storage: None,
             no_progress: Duration::from_secs(10 * 60),
         };
-        for (key, value) in url.query {
-            if value.is_empty() {
-                return Err(bad(format!("{key}= has no value")));
-            }
-            match key.as_str() {
-                "no-progress" => {
-                    let seconds = value.trim_end_matches('s').parse().ok().filter(|seconds| *seconds > 0);
-                    let why = || bad(format!("no-progress={value}: write seconds, such as 90s"));
-                    found.no_progress = Duration::from_secs(seconds.ok_or_else(why)?);
-                }
-                "password-file" => found.password_file = Some(value.into()),
-                "prefix" => found.prefix = format!("/{}", value.trim_matches('/')),
-                "storage" => found.storage = Some(value.into()),
-                "tls" if value == "on" => found.has_tls = true,
-                "tls" => return Err(bad(format!("tls={value}: write on, or leave it out"))),
-                key => {
-                    let meant = nearest(key, &OPTIONS).unwrap_or_default();
-                    let text = format!("{key:?} is no option of victoria://\nhint: {meant}= is the nearest");
-                    return Err(bad(text));
-                }
-            }
-        }
+        read("victoria://", &OPTIONS, url.query, &mut found)?;
         Ok(found)
     }
 

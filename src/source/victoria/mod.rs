@@ -13,7 +13,7 @@ mod rounding;
 pub mod series;
 mod target;
 
-pub use address::{Address, AddressError};
+pub use address::Address;
 pub use capture::VictoriaCapture;
 pub use target::VictoriaTarget;
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Server, program};
 
 /// A data folder as it is at first: made once, for it takes seconds.
-fn template() -> PathBuf {
+pub fn template() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
     let version = Command::new(program("mariadbd")).arg("--version").output().unwrap().stdout;
     let done = folder.join(format!("mariadb-{}", &blake3::hash(&version).to_hex()[..16]));
