@@ -29,6 +29,8 @@ pub struct Bare {
     /// Storage options.
     pub options: Vec<(String, String)>,
     pub unlock: Unlock,
+    /// By which checks find what stands beside the sandbox.
+    pub variables: Vec<(String, String)>,
     pub scratch: PathBuf,
     pub cancel: Cancel,
 }
@@ -49,6 +51,7 @@ impl Bare {
             address: super::super::kit::address_of(context.location()?)?,
             options: context.storage_options(),
             unlock: unlock.clone(),
+            variables: Vec::new(),
             scratch,
             cancel: context.cancel.clone(),
         })
@@ -88,6 +91,7 @@ impl Bare {
                 command.env(name, value);
             }
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         for name in ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "LIFEBOAT_STATE_DIR"] {
             command.env(name, folder.path().join("home"));
         }

@@ -8,9 +8,10 @@ use crate::app;
 use crate::config::{Environment, Found, Settings, file, location};
 use crate::drill::Spec;
 use crate::drill::evidence::Evidence;
-use crate::drill::fault::{Copy, Expect, FaultSpec};
+use crate::drill::fault::{BareRun, Copy, Expect, FaultSpec, Rescue, Witness};
 use crate::drill::spec::From;
 use crate::engine;
+use crate::repo::kit::Kit;
 use crate::seal::slot::Unlock;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -44,13 +45,25 @@ impl FaultArgs {
     }
 }
 
-/// A stack or a runbook is rehearsed as this machine stands: what else was asked for must not be passed over.
-pub fn refuse_for_whole(name: &str, drill: &file::Drill, args: &FaultArgs) -> Result<(), CliError> {
+/// A stack is rehearsed as this machine stands: what else was asked for must not be passed over.
+pub fn refuse_for_stack(name: &str, drill: &file::Drill, args: &FaultArgs) -> Result<(), CliError> {
+    if drill.from.is_some() || drill.kit.is_some() || args.from_kit.is_some() {
+        let why = format!(
+            "drill {name}: a drill of a stack begins with its repositories, not with a kit or replica"
+        );
+        return Err(CliError::usage(why).hint(
+            "repository = \"NAME\" takes all components from a replica; the fault no-local-state takes each from nothing",
+        ));
+    }
+    Ok(())
+}
+
+/// A runbook says itself what it begins with and what goes wrong.
+pub fn refuse_for_runbook(name: &str, drill: &file::Drill, args: &FaultArgs) -> Result<(), CliError> {
     let of_file = !drill.faults.is_empty() || drill.from.is_some() || drill.kit.is_some();
     if of_file || args.from_kit.is_some() || !args.faults.is_empty() {
-        let why = format!(
-            "drill {name}: a drill of a stack or a runbook takes no faults and begins with the repository"
-        );
+        let why =
+            format!("drill {name}: a drill of a runbook takes no faults and begins as the runbook says");
         return Err(CliError::usage(why).hint("make a drill of one snapshot: restore = \"JOB@latest\""));
     }
     Ok(())
@@ -77,13 +90,17 @@ pub fn from_of_file(what: &str, drill: &file::Drill) -> Result<From, CliError> {
 }
 
 /// The replicas that faults may need; a fault that is declared to recover from one needs one.
-pub fn replicas_for(args: &FaultArgs, spec: &Spec, context: &Context) -> Result<Vec<Settings>, CliError> {
-    if spec.faults.is_empty() {
+pub fn replicas_for(
+    args: &FaultArgs,
+    faults: &[FaultSpec],
+    context: &Context,
+) -> Result<Vec<Settings>, CliError> {
+    if faults.is_empty() {
         return Ok(Vec::new());
     }
     let replicas = replicas(args, context)?;
     let wants = |fault: &&FaultSpec| fault.declared == Some(Expect::RecoversFromReplica);
-    match spec.faults.iter().find(wants) {
+    match faults.iter().find(wants) {
         Some(fault) if replicas.is_empty() => {
             let why =
                 format!("{} is declared to recover from a replica, and there is none", fault.kind.name());
@@ -120,7 +137,7 @@ fn replicas(args: &FaultArgs, context: &Context) -> Result<Vec<Settings>, CliErr
 }
 
 /// The replicas as stores. One that cannot be reached at all is left out with a warning: its absence will show.
-pub fn copies(replicas: &[Settings], unlock: &Unlock, context: &Context) -> Result<Vec<Copy>, CliError> {
+fn copies(replicas: &[Settings], unlock: &Unlock, context: &Context) -> Result<Vec<Copy>, CliError> {
     let mut copies = Vec::new();
     for settings in replicas {
         let location = app::location(settings)?;
@@ -132,6 +149,51 @@ pub fn copies(replicas: &[Settings], unlock: &Unlock, context: &Context) -> Resu
     }
     Ok(copies)
 }
+
+/// What there is to recover with, for faults of a repository that `context` names.
+pub struct Means {
+    pub unlock: Unlock,
+    kit: Option<Kit>,
+    replicas: Vec<Settings>,
+    scratch: PathBuf,
+}
+
+impl Means {
+    pub fn new(
+        unlock: Unlock,
+        replicas: Vec<Settings>,
+        scratch: PathBuf,
+        context: &Context,
+    ) -> Result<Self, CliError> {
+        let kit = context.settings.kit.as_deref().map(engine::kit::load).transpose()?;
+        Ok(Self { unlock, kit, replicas, scratch })
+    }
+
+    /// A process that begins with nothing.
+    pub fn bare(&self, context: &Context) -> Result<Bare, CliError> {
+        Bare::at(context, &self.unlock, self.scratch.clone())
+    }
+
+    pub fn rescue<'m>(&'m self, bare: &'m BareRun<'m>, context: &Context) -> Result<Rescue<'m>, CliError> {
+        Ok(Rescue {
+            unlock: &self.unlock,
+            kit: self.kit.as_ref(),
+            replicas: copies(&self.replicas, &self.unlock, context)?,
+            max_retries: context.settings.store.max_retries,
+            bare,
+        })
+    }
+}
+
+/// Runs a specification in a process that begins with nothing.
+pub fn run_bare(bare: &Bare) -> impl Fn(Spec, Vec<(String, String)>) -> Outcome + Send + Sync + '_ {
+    |spec, variables| {
+        let bare = Bare { variables, ..bare.clone() };
+        Box::pin(async move { bare.run(spec).await.map_err(|error| error.causes.join(": ")) })
+    }
+}
+
+type Outcome = futures::future::BoxFuture<'static, Result<(Evidence, Witness), String>>;
 
 /// Where a drill that does not begin with this machine as it stands begins: addresses in the order they are tried.
 fn beginnings(
@@ -147,6 +209,7 @@ fn beginnings(
         address,
         options,
         unlock,
+        variables: Vec::new(),
         scratch: scratch.to_owned(),
         cancel: context.cancel.clone(),
     };

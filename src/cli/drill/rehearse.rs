@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::backup::service::surroundings;
 use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
-use super::bare::Bare;
-use super::faults::{self, FaultArgs};
+use super::faults::{self, FaultArgs, Means, run_bare};
 use super::filing::{begin, close, file as file_evidence, redactor};
 use super::sandbox::{lend, sandbox_of};
 use super::show::text;
@@ -18,7 +17,7 @@ use crate::config::file::ConfigFile;
 use crate::config::{file, parse_duration};
 use crate::drill::check::{CheckSpec, HttpCheck};
 use crate::drill::evidence::{Evidence, SignedEvidence};
-use crate::drill::fault::{Rescue, Witness, inject};
+use crate::drill::fault::{Witness, inject};
 use crate::drill::report::{html::html, junit::junit, markdown::markdown};
 use crate::drill::sandbox::{DockerGround, Ground, sweep};
 use crate::drill::spec::{From, Step};
@@ -66,7 +65,8 @@ pub struct Args {
     /// LIFEBOAT_DRILL_ADDRESS, and psql needs no arguments (may be repeated)
     #[arg(long, value_name = "COMMAND")]
     check_command: Vec<String>,
-    /// An address that must answer 200, or with the status behind it: 'http://127.0.0.1:8080/health 204' (may be
+    /// An address that must answer 200, or with the status behind it: 'http://web:8080/health 204'. It proves something
+    /// if it names a service of a Docker project; this machine's loopback proves nothing, others are refused (may be
     /// repeated)
     #[arg(long, value_name = "URL", value_parser = http_check)]
     check_http: Vec<HttpCheck>,
@@ -247,11 +247,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             let (drilled, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
             let of_drill = context.with(context.settings_of(repository)?);
             if drill.stack.is_some() {
-                faults::refuse_for_whole(name, drill, &args.faults)?;
+                faults::refuse_for_stack(name, drill, &args.faults)?;
                 return super::stack::rehearse(&args, name, drill, &found, &of_drill).await;
             }
             if let Some(runbook) = &drill.runbook {
-                faults::refuse_for_whole(name, drill, &args.faults)?;
+                faults::refuse_for_runbook(name, drill, &args.faults)?;
                 return of_runbook(&args, name, drill, &found.path.with_file_name(runbook), &of_drill).await;
             }
             let (faults, mut spec) = args.faults.for_drill(drill, spec_of(name, drill)?);
@@ -354,10 +354,10 @@ async fn home(args: &Args, context: &Context) -> Option<Repository> {
 /// Runs a drill on this machine as it stands, and injects its faults.
 pub async fn here(args: &Args, spec: &Spec, witness: &Witness, context: &Context) -> Result<Ran, CliError> {
     let mut ground = ground(args, context);
-    ground.lent = lend(spec, context).await?;
+    ground.lent = lend(spec.lent.as_deref(), context).await?;
     let scratch = ground.scratch.clone();
     // A fault that cannot be what it is declared to be is told before anything starts.
-    let replicas = faults::replicas_for(&args.faults, spec, context)?;
+    let replicas = faults::replicas_for(&args.faults, &spec.faults, context)?;
     let began = Instant::now();
     let (repo, unlock) = context.open_with_key().await?;
     context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
@@ -379,18 +379,10 @@ pub async fn here(args: &Args, spec: &Spec, witness: &Witness, context: &Context
     };
     let mut evidence = crate::drill::run(spec, &stage).await?;
     if !spec.faults.is_empty() {
-        let kit = context.settings.kit.as_deref().map(crate::engine::kit::load).transpose()?;
-        let bare = Bare::at(context, &unlock, scratch)?;
-        let rescue = Rescue {
-            unlock: &unlock,
-            kit: kit.as_ref(),
-            replicas: faults::copies(&replicas, &unlock, context)?,
-            max_retries: context.settings.store.max_retries,
-            bare: &|spec| {
-                let bare = bare.clone();
-                Box::pin(async move { bare.run(spec).await.map_err(|error| error.causes.join(": ")) })
-            },
-        };
+        let means = Means::new(unlock, replicas, scratch, context)?;
+        let bare = means.bare(context)?;
+        let bare = run_bare(&bare);
+        let rescue = means.rescue(&bare, context)?;
         inject(spec, &stage, witness, &rescue, &mut evidence).await;
     }
     drop(stage);

@@ -6,7 +6,6 @@ use super::super::backup::service::{refuse_password, surroundings_at};
 use super::super::{CliError, Context, Exit};
 use crate::app;
 use crate::app::services::is_service;
-use crate::drill::Spec;
 use crate::drill::sandbox::SandboxKind;
 use crate::drill::sandbox::remote::Lent;
 use crate::repo::to_timestamp;
@@ -33,8 +32,8 @@ pub fn sandbox_kind(what: &str, kind: &str) -> Result<SandboxKind, CliError> {
 }
 
 /// The server that is lent to the drill, held against everything that the configuration file backs up.
-pub async fn lend(spec: &Spec, context: &Context) -> Result<Option<Arc<dyn Lent>>, CliError> {
-    let Some(address) = spec.lent.clone() else { return Ok(None) };
+pub async fn lend(lent: Option<&str>, context: &Context) -> Result<Option<Arc<dyn Lent>>, CliError> {
+    let Some(address) = lent.map(str::to_owned) else { return Ok(None) };
     let jobs = if context.has_file() { context.file()?.file.job } else { Default::default() };
     let sources: Vec<String> = jobs.values().flat_map(|job| job.source.all()).map(str::to_owned).collect();
     let around = surroundings_at(context, to_timestamp(jiff::Timestamp::now()));

@@ -42,9 +42,12 @@ const SLOW_BYTES_PER_SECOND: u64 = 16 << 20;
 /// Between tries; a drill need not wait as long as a service in trouble.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Runs the specification in a process that has nothing of this machine's but the program; with what it saw there.
-pub type BareRun<'s> =
-    dyn Fn(Spec) -> BoxFuture<'static, Result<(Evidence, Witness), String>> + Send + Sync + 's;
+/// Runs the specification in a process that has nothing of this machine's but the program, and these variables, by
+/// which its checks find what stands beside it; with what it saw there.
+pub type BareRun<'s> = dyn Fn(Spec, Vec<(String, String)>) -> BoxFuture<'static, Result<(Evidence, Witness), String>>
+    + Send
+    + Sync
+    + 's;
 
 /// Another copy of the repository.
 pub struct Copy {
@@ -86,14 +89,8 @@ pub async fn inject(
         return;
     }
     let has_replica = !rescue.replicas.is_empty();
-    let not_run = |fault: &FaultSpec, why: &str| FaultResult {
-        kind: fault.kind,
-        injected: "nothing".into(),
-        expected: fault.expected(has_replica),
-        outcome: Outcome::NotRun,
-        detail: why.into(),
-        seconds: 0.0,
-    };
+    let not_run =
+        |fault: &FaultSpec, why: &str| FaultResult::not_run(fault.kind, fault.expected(has_replica), why);
     let healthy = matches!(evidence.verdict, Verdict::Met | Verdict::ObjectiveMissed);
     let (Some(row), Some(reference), true) = (&evidence.snapshot, reference.seen(), healthy) else {
         let why = "the drill itself did not pass";
@@ -181,7 +178,8 @@ impl Tries<'_> {
             }
             Ended::Closed(why) => (Outcome::FailsClosed, why),
         };
-        Some(FaultResult { kind: fault.kind, injected, expected, outcome, detail, seconds: 0.0 })
+        let component = None;
+        Some(FaultResult { kind: fault.kind, component, injected, expected, outcome, detail, seconds: 0.0 })
     }
 
     /// Turns to the replicas after the primary failed.
@@ -221,7 +219,10 @@ impl Tries<'_> {
             FaultKind::BitFlips => {
                 loss.objects =
                     self.packs.iter().map(|pack| (pack.object.clone(), flip(pack, seed))).collect();
-                format!("one bit in each of {} packs", self.packs.len())
+                match self.packs.len() {
+                    1 => "one bit in the only pack".to_owned(),
+                    packs => format!("one bit in each of {packs} packs"),
+                }
             }
             FaultKind::TruncatedPack => {
                 let left_bytes = victim?.size_bytes / 2;
@@ -328,7 +329,7 @@ impl Tries<'_> {
 
     async fn bare(&self) -> Ended {
         let ended = tokio::select! {
-            ended = (self.rescue.bare)(self.pinned.clone()) => ended,
+            ended = (self.rescue.bare)(self.pinned.clone(), self.stage.ground.variables.clone()) => ended,
             () = cancelled(self.stage.cancel) => return Ended::Interrupted,
         };
         match ended {

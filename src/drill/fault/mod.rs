@@ -179,6 +179,9 @@ impl std::str::FromStr for FaultSpec {
 #[serde(deny_unknown_fields)]
 pub struct FaultResult {
     pub kind: FaultKind,
+    /// Of a stack: whose restore it was injected into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
     /// What exactly was broken.
     pub injected: String,
     pub expected: Expect,
@@ -189,6 +192,27 @@ pub struct FaultResult {
 }
 
 impl FaultResult {
+    /// One that could not be injected.
+    pub(super) fn not_run(kind: FaultKind, expected: Expect, why: impl Into<String>) -> Self {
+        Self {
+            kind,
+            component: None,
+            injected: "nothing".into(),
+            expected,
+            outcome: Outcome::NotRun,
+            detail: why.into(),
+            seconds: 0.0,
+        }
+    }
+
+    /// `missing-pack`, or `db: missing-pack`.
+    pub fn title(&self) -> String {
+        match &self.component {
+            Some(component) => format!("{component}: {}", self.kind.name()),
+            None => self.kind.name().into(),
+        }
+    }
+
     pub fn is_as_declared(&self) -> bool {
         self.outcome.name() == self.expected.name()
     }
@@ -205,9 +229,8 @@ impl FaultResult {
 
 /// Lets faults have their say in the verdict: wrong data outranks all, an outcome that was not declared is a failed
 /// check.
-pub(super) fn conclude(evidence: &mut Evidence) {
-    let say =
-        |fault: &FaultResult| Some(format!("{}: {}: {}", fault.kind.name(), fault.words(), fault.detail));
+pub(in crate::drill) fn conclude(evidence: &mut Evidence) {
+    let say = |fault: &FaultResult| Some(format!("{}: {}: {}", fault.title(), fault.words(), fault.detail));
     let is_silent = |fault: &&FaultResult| fault.outcome == Outcome::SilentlyWrong;
     if let Some(fault) = evidence.faults.iter().find(is_silent) {
         (evidence.verdict, evidence.reason) = (Verdict::DataWrong, say(fault));
@@ -227,6 +250,7 @@ mod tests {
     fn result(expected: Expect, outcome: Outcome) -> FaultResult {
         FaultResult {
             kind: FaultKind::MissingPack,
+            component: None,
             injected: "data/00 is missing".into(),
             expected,
             outcome,

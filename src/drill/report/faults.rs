@@ -17,7 +17,7 @@ fn sign(fault: &FaultResult) -> &'static str {
 pub fn lines(evidence: &Evidence) -> Vec<String> {
     let mut lines = Vec::new();
     for fault in &evidence.faults {
-        let (name, words, took) = (fault.kind.name(), fault.words(), span(fault.seconds));
+        let (name, words, took) = (fault.title(), fault.words(), span(fault.seconds));
         lines.push(format!("{} fault {name}: {words} ({took})", sign(fault)));
         lines.push(format!("    {}: {}", fault.injected, fault.detail));
     }
@@ -37,7 +37,7 @@ pub fn markdown(evidence: &Evidence, cell: impl Fn(&str) -> String) -> String {
         let _ = writeln!(
             text,
             "| {}: {} | {sign} | {} | {} | {} |",
-            fault.kind.name(),
+            cell(&fault.title()),
             cell(&fault.injected),
             cell(&fault.words()),
             span(fault.seconds),
@@ -52,15 +52,15 @@ pub fn html(evidence: &Evidence) -> Markup {
     html! {
         @if !evidence.faults.is_empty() {
             h2 { "Faults, each injected into a view of the storage" }
-            table {
+            table.f.wide {
                 @for fault in &evidence.faults {
                     tr {
-                        td {
+                        td.s {
                             @let class = if fault.is_as_declared() { "good" } else { "bad" };
-                            span class=(class) { (fault.words()) }
+                            span class=(class) { (fault.words().replace('_', " ")) }
                         }
-                        th { (fault.kind.name()) }
-                        td { (fault.injected) ": " (fault.detail) }
+                        th { (fault.title()) }
+                        td { span.soft { (fault.injected) } br; (fault.detail) }
                         td.n { (span(fault.seconds)) }
                     }
                 }
@@ -80,7 +80,7 @@ pub fn junit(evidence: &Evidence, suite: &mut TestSuite) {
         if !fault.is_as_declared() {
             status.set_message(format!("{}: {}", fault.words(), fault.detail));
         }
-        let name = format!("fault {}: {}", fault.kind.name(), fault.expected.name());
+        let name = format!("fault {}: {}", fault.title(), fault.expected.name());
         let mut case = TestCase::new(name, status);
         case.set_classname(evidence.name.clone());
         case.set_time(std::time::Duration::from_secs_f64(fault.seconds.max(0.0)));

@@ -4,7 +4,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::lanes::{components, lanes};
-use super::{against, left, span};
+use super::{against, left, short_time, span};
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::Evidence;
 use crate::drill::trend;
@@ -17,7 +17,9 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3
 .verdict{display:inline-block;border:2px solid;border-radius:.4rem;padding:.1rem .6rem;font-weight:700;margin:.6rem 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.35rem .6rem .35rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
-th{font-weight:600;color:var(--soft);min-width:6rem}td{min-width:4.5rem}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+th{font-weight:600;color:var(--soft);min-width:6rem;overflow-wrap:break-word}td{min-width:4.5rem}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+table.f{table-layout:fixed}.f td.s{width:6.5rem}.f.wide td.s{width:10.5rem}.f th{width:38%}.f.wide th{width:11rem}.f td.n{width:5rem}
+@media(max-width:42rem){.f,.f tbody,.f tr,.f td,.f th{display:block}.f td,.f th,.f td.s,.f.wide td.s,.f.wide th{width:auto;border:0;padding:.1rem 0;text-align:left}.f tr{border-bottom:1px solid var(--line);padding:.4rem 0}}
 svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--ink)}
 ";
 
@@ -35,7 +37,7 @@ pub fn html(evidence: &Evidence, before: &[Evidence]) -> String {
             }
             body {
                 h1 { "Drill " (evidence.name) " #" (evidence.number) }
-                p.soft { (evidence.started_at) " on " (evidence.machine.host) }
+                p.soft { (short_time(&evidence.started_at)) " on " (evidence.machine.host) }
                 p class={ "verdict " (class) } { (evidence.verdict.words()) }
                 @if let Some(reason) = &evidence.reason { p { (reason) } }
                 (facts(evidence))
@@ -75,11 +77,15 @@ fn facts(evidence: &Evidence) -> Markup {
                 } } }
             tr { th { "RPO" } td { (against(measured.exposure_seconds, evidence.objectives.rpo_seconds))
                 @if let Some(worst) = measured.worst_exposure_seconds {
-                    "; worst in " (measured.window_days) " days " (span(worst)) ", of it proven by drills "
-                    (measured.proven_worst_seconds.map_or_else(|| "nothing yet".into(), span))
+                    "; worst in " (measured.window_days) " days " (span(worst))
+                    @match (measured.proven_worst_seconds, &evidence.stack) {
+                        (Some(proven), _) => { ", of it proven by drills " (span(proven)) }
+                        (None, None) => ", of it proven by drills nothing yet",
+                        (None, Some(_)) => {}
+                    }
                 } } }
             @if let Some(stack) = &evidence.stack {
-                tr { th { "Stack" } td { (stack.name) " as of " (super::short_time(&stack.at))
+                tr { th { "Stack" } td { (stack.name) " as of " (short_time(&stack.at))
                     @if let Some(skew) = stack.skew_seconds { ", its parts " (span(skew)) " apart" } } }
                 @if stack.critical_path.len() > 1 && measured.recovery_seconds.is_some() {
                     tr { th { "Critical path" } td { (stack.critical_path.join(" → ")) } }
@@ -88,7 +94,7 @@ fn facts(evidence: &Evidence) -> Markup {
             @for copy in &measured.copies { tr { th { "Left in " (copy.name) } td { (left(copy)) } } }
             @if let Some(row) = &evidence.snapshot {
                 tr { th { "Snapshot" } td { (row.id.get(..8).unwrap_or_default()) " of " (row.job) " on " (row.host)
-                    ", data of " (row.consistent_at) } }
+                    ", data of " (short_time(&row.consistent_at)) } }
             }
             @if let Some(start) = &evidence.start { tr { th { "Began with" } td { (start.words()) } } }
             tr { th { "Repository" } td { (evidence.repository) } }
@@ -105,10 +111,10 @@ fn checks(evidence: &Evidence) -> Markup {
     html! {
         @if evidence.checks.is_empty() { p { "None was reached." } }
         @else {
-            table {
+            table.f {
                 @for check in &evidence.checks {
                     tr {
-                        td { @match check.outcome {
+                        td.s { @match check.outcome {
                             CheckOutcome::Passed => span.good { "passed" },
                             CheckOutcome::Failed => span.bad { "failed" },
                             CheckOutcome::Skipped => span.warn { "skipped" },

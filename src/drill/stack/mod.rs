@@ -5,6 +5,7 @@
 //! beside it. The chain that decided it is the critical path. Sandboxes stay until all is done, so that a check of one
 //! component finds those it needs.
 
+mod faults;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +19,10 @@ use rows::{absorb, judge, left, objectives, ran};
 
 use super::evidence::{Evidence, Machine, Measured, Phase, StackRow, Verdict};
 use super::exposure::WINDOW_DAYS;
+use super::fault::{FaultSpec, Rescue};
 use super::redact::redact;
 use super::run::{OpenTarget, seconds};
+use super::sandbox::remote::Lent;
 use super::sandbox::{self, Ground, Sandbox, SandboxKind};
 use super::{DrillError, Spec, Stage};
 use crate::base::cancel::Cancel;
@@ -49,6 +52,9 @@ pub struct StackSpec {
     /// As [`Spec::secrets`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Injected into a restore of each component that has data, after the drill.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultSpec>,
     pub components: BTreeMap<String, ComponentSpec>,
 }
 
@@ -59,6 +65,9 @@ pub struct ComponentSpec {
     /// The job whose data it is; `None`: it is made from what it needs, and only checked.
     pub job: Option<String>,
     pub sandbox: Option<SandboxKind>,
+    /// Address of a server that is lent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lent: Option<String>,
     /// From the loss to ready, of this component.
     pub rto: Option<Duration>,
     pub rpo: Option<Duration>,
@@ -72,7 +81,7 @@ impl StackSpec {
             name: format!("{}.{name}", self.name),
             snapshot,
             sandbox: component.sandbox,
-            lent: None,
+            lent: component.lent.clone(),
             secrets: self.secrets.clone(),
             rto: component.rto,
             rpo: component.rpo,
@@ -80,7 +89,7 @@ impl StackSpec {
             decide: self.decide,
             steps: Vec::new(),
             checks: component.checks.clone(),
-            faults: Vec::new(),
+            faults: self.faults.clone(),
             from: super::spec::From::Here,
         }
     }
@@ -94,6 +103,7 @@ impl StackSpec {
             needs: BTreeSet::new(),
             job: None,
             sandbox: None,
+            lent: None,
             rto: self.rto,
             rpo: self.rpo,
             checks: Vec::new(),
@@ -133,12 +143,16 @@ pub struct From<'s> {
     pub repo: &'s Repository,
     /// The repository's address, without secrets.
     pub repository: String,
+    /// With what faults are recovered from; there if any are injected.
+    pub rescue: Option<&'s Rescue<'s>>,
 }
 
 /// What a drill of a stack runs on.
 pub struct StackStage<'s> {
     /// By component, for those that have a job.
     pub from: BTreeMap<String, From<'s>>,
+    /// Servers that are lent, by component.
+    pub lent: BTreeMap<String, Arc<dyn Lent>>,
     /// Which machine's snapshots, where several have a job of the name.
     pub filter: Filter,
     pub at: Timestamp,
@@ -154,6 +168,25 @@ pub struct StackStage<'s> {
     pub cancel: &'s Cancel,
     /// As [`Stage::redactor`].
     pub redactor: &'s Redactor,
+}
+
+impl<'s> StackStage<'s> {
+    /// That of one component.
+    fn of(&'s self, from: &From<'s>, ground: Ground, began: Instant) -> Stage<'s> {
+        Stage {
+            repo: from.repo,
+            repository: from.repository.clone(),
+            open_target: self.open_target,
+            ground,
+            machine: self.machine.clone(),
+            began,
+            progress: self.progress.clone(),
+            cancel: self.cancel,
+            keep: None,
+            witness: None,
+            redactor: self.redactor,
+        }
+    }
 }
 
 /// What threads share: sandboxes that stay, and what those that need them are told.
@@ -180,9 +213,10 @@ impl Kept {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
     }
 
-    /// Of everything that is ready by now.
-    fn variables(&self) -> Vec<(String, String)> {
-        self.variables.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+    /// Of everything that is ready by now, `but` this component.
+    fn variables(&self, but: &str) -> Vec<(String, String)> {
+        let all = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(name, _)| *name != but).flat_map(|(_, found)| found.clone()).collect()
     }
 
     /// Removes all, the last first; what could not be removed.
@@ -219,6 +253,8 @@ pub async fn run(spec: &StackSpec, stage: &StackStage<'_>) -> Result<Evidence, D
     let one = |name: &str| runtime.block_on(component(name, spec, stage, &kept));
     let good = |evidence: &Evidence| matches!(evidence.verdict, Verdict::Met | Verdict::ObjectiveMissed);
     let ended = waiting(|| side_by_side(&needs, WIDTH, stage.cancel, one, good));
+    // Sandboxes still stand, for checks of one component ask those beside it.
+    let faults = faults::inject_all(spec, stage, &kept, &ended).await;
     // Not timed: cleaning is not recovery. It happens however the rest went.
     let left_behind = waiting(|| kept.clean());
 
@@ -249,6 +285,7 @@ pub async fn run(spec: &StackSpec, stage: &StackStage<'_>) -> Result<Evidence, D
         .extend(left_behind.into_iter().map(|what| format!("a sandbox was not removed whole: {what}")));
     judge(&mut evidence, &mut stack, spec);
     evidence.stack = Some(stack);
+    faults.conclude(&mut evidence);
     Ok(evidence)
 }
 
@@ -284,7 +321,8 @@ async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &
     let Some(wanted) = spec.components.get(name) else {
         return nothing("an unknown component: this is a bug".into());
     };
-    let ground = Ground { variables: kept.variables(), ..stage.ground.clone() };
+    let lent = stage.lent.get(name).cloned();
+    let ground = Ground { variables: kept.variables(name), lent, ..stage.ground.clone() };
     let (Some(from), Some(job)) = (stage.from.get(name), &wanted.job) else {
         return checked_only(name, wanted, ground, stage, kept).await;
     };
@@ -298,21 +336,9 @@ async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &
         Err(error) => return nothing(error.to_string()),
     };
     let keep = |sandbox| kept.keep(name, sandbox);
-    let own = Stage {
-        repo: from.repo,
-        repository: from.repository.clone(),
-        open_target: stage.open_target,
-        ground,
-        machine: stage.machine.clone(),
-        began,
-        progress: stage.progress.clone(),
-        cancel: stage.cancel,
-        keep: Some(&keep),
-        witness: None,
-        redactor: stage.redactor,
-    };
-    // Its objectives count from the beginning of all, and are judged there.
-    let spec = Spec { rto: None, rpo: None, ..spec.of(name, wanted, snapshot) };
+    let own = Stage { keep: Some(&keep), ..stage.of(from, ground, began) };
+    // Its objectives count from the beginning of all, and are judged there; faults come after all.
+    let spec = Spec { rto: None, rpo: None, faults: Vec::new(), ..spec.of(name, wanted, snapshot) };
     match super::run(&spec, &own).await {
         Ok(evidence) => evidence,
         Err(error) => nothing(error.to_string()),

@@ -79,7 +79,7 @@ fn judged(tell: impl Fn(Told) -> Told + Send + Sync) -> (Outcome, String) {
             kit: None,
             replicas: Vec::new(),
             max_retries: 1,
-            bare: &|_| {
+            bare: &|_, _| {
                 let (evidence, seen) = tell((healthy.clone(), seen.clone()));
                 Box::pin(async move { Ok((evidence, Witness::from_bytes(&seen))) })
             },

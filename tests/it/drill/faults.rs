@@ -126,7 +126,7 @@ fn an_outcome_that_was_not_declared_is_a_failed_check_in_every_report() {
     assert!(said.stdout.contains("Result: CHECK FAILED"), "{}", said.stdout);
     let read = |name: &str| std::fs::read_to_string(machine.path(name)).unwrap();
     assert!(read("e.md").contains("| missing-pack: data"), "{}", read("e.md"));
-    assert!(read("e.html").contains("fails_closed, declared recovers"));
+    assert!(read("e.html").contains("fails closed, declared recovers"));
     assert!(
         read("e.xml").contains("fault missing-pack: recovers") && read("e.xml").contains("failures=\"1\"")
     );

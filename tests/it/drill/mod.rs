@@ -256,6 +256,19 @@ fn damaged_and_missing_packs_are_data_that_is_wrong() {
         assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
         assert_eq!(evidence(&said)["verdict"], "data_wrong");
     }
+    // One pack of several: most came back whole, and what did not is named.
+    for missing in [false, true] {
+        let machine = with_files();
+        let before = packs(&machine);
+        let noise = (0..2000u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes());
+        machine.file("data/later.bin", noise.collect::<Vec<u8>>());
+        assert_eq!(machine.run(&["backup", "data"]).code, 0);
+        for pack in packs(&machine).iter().filter(|pack| !before.contains(pack)) {
+            if missing { std::fs::remove_file(pack).unwrap() } else { flip(pack) }
+        }
+        let told = ["✗ files", "1 path did not come back, ", "data/later.bin: ", "DATA WRONG"];
+        ends(&machine, &[], 20, &told);
+    }
     let machine = with_files();
     let said = machine.run_with(&[("LIFEBOAT_PASSWORD", "wrong")], &["drill", "run"]);
     assert_eq!(said.code, 12, "{}", said.stderr);

@@ -47,7 +47,8 @@ fn what_a_check_or_step_prints_is_kept_without_secrets() {
         let said = machine.run(&[&["drill", "run"][..], &arguments, &REPORTS].concat());
         assert_eq!(said.code, code, "{what}: {}{}", said.stdout, said.stderr);
         let all = left(&machine, &said);
-        for secret in ["hunter2", "s3cr3t", "correct horse"] {
+        // Nor half of one, where a long line was cut.
+        for secret in ["hunte", "s3cr3t", "correct horse"] {
             assert!(!all.contains(secret), "{what} leaves {secret}: {all}");
         }
         assert!(what == "a long line" || all.matches("[redacted]").count() >= 6, "{what}: {all}");

@@ -260,6 +260,105 @@ fn what_is_wrong_in_one_component_is_named_and_what_needs_it_is_not_begun() {
     assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
 }
 
+/// A replica of the shop's repository that its file names.
+fn with_replica(shop: &Shop) {
+    let (repository, replica) = (shop.machine.path("repository"), shop.machine.path("replica"));
+    let (repository, replica) = (repository.to_str().unwrap(), replica.to_str().unwrap());
+    for arguments in [&["-r", replica, "init", "--replica-of", repository][..], &["copy", "--to", replica]] {
+        let said = shop.machine.run(arguments);
+        assert_eq!(said.code, 0, "{arguments:?}: {}", said.stderr);
+    }
+    let text = std::fs::read_to_string(shop.machine.path("lifeboat.toml")).unwrap();
+    let password = shop.machine.path("pw");
+    let copy = format!(
+        "[repository.box]\nurl = {replica:?}\nreplica_of = \"main\"\npassword = {{ file = {password:?} }}\n"
+    );
+    shop.machine.file("lifeboat.toml", text + &copy);
+}
+
+#[test]
+fn faults_hit_each_component_of_a_stack_and_what_is_lost_comes_from_the_replica() {
+    // Its check finds what stands beside it, in the drill and in every restore through a fault.
+    let beside = "component.files.checks = [{ command = \"test -s \\\"$LIFEBOAT_DRILL_PATH_DB\\\"\" }]\n";
+    let faults = "faults = [{ kind = \"missing-pack\" }, { kind = \"bit-flips\", expect = \"fails_closed\" }, \
+                  { kind = \"primary-gone\" }, { kind = \"missing-index\" }, { kind = \"no-local-state\" }]\n";
+    let light = "[drill.light]\nstack = \"shop\"\ncomponent.db.checks = [{ sql = \"select count(*) = 2 from orders\" }]\n";
+    let kit = "[drill.kit]\nstack = \"shop\"\nfrom = \"kit\"\nkit = \"kit.html\"\n";
+    let shop = Shop::new("", &format!("{DRILL}{beside}{faults}{light}{kit}"));
+    with_replica(&shop);
+    let files = ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+    let said = shop.run(&[&["drill", "run", "whole"], &files[..]].concat());
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    let read = |name: &str| std::fs::read_to_string(shop.machine.path(name)).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&read("e.json")).unwrap();
+    let found = record["evidence"]["faults"].as_array().unwrap().clone();
+    assert_eq!(found.len(), 15, "{found:?}");
+    for (kind, outcome) in [
+        ("missing-pack", "recovers_from_replica"),
+        ("bit-flips", "fails_closed"),
+        ("primary-gone", "recovers_from_replica"),
+        ("missing-index", "recovers"),
+        ("no-local-state", "recovers"),
+    ] {
+        for component in ["db", "cache", "files"] {
+            let is_it = |fault: &&serde_json::Value| fault["kind"] == kind && fault["component"] == component;
+            let fault = found.iter().find(is_it).unwrap();
+            assert_eq!(fault["outcome"], outcome, "{fault}");
+        }
+    }
+    assert!(
+        said.stdout.contains("✓ fault db: missing-pack: recovers_from_replica, as declared"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        read("e.md").contains("| cache: primary-gone: ") && read("e.html").contains("files: no-local-state")
+    );
+    assert!(read("e.xml").contains("fault db: missing-index: recovers"), "{}", read("e.xml"));
+    // Another outcome than the declared one fails the drill, and the component is named.
+    let said = shop.run(&["drill", "run", "light", "--fault", "half-gone=recovers"]);
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("  cache: half-gone: fails_closed, declared recovers"), "{}", said.stdout);
+    // A drill that does not pass says nothing about faults.
+    shop.sql("DELETE FROM orders WHERE rowid = 1");
+    assert_eq!(shop.run(&["run", "db"]).code, 0);
+    let said = shop.run(&["--json", "drill", "run", "light", "--fault", "missing-index"]);
+    assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
+    let faults = super::evidence(&said)["faults"].as_array().unwrap().clone();
+    assert!(faults.iter().all(|fault| fault["outcome"] == "not_run"), "{faults:?}");
+    for arguments in [&["kit"][..], &["whole", "--from-kit", "kit.html"]] {
+        let said = shop.run(&[&["drill", "run"], arguments].concat());
+        assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains("begins with its repositories"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_component_of_a_stack_may_be_restored_into_a_server_that_is_lent() {
+    let lent = redis::start(&[]);
+    lent.ask(&["ACL", "SETUSER", "lifeboat_drill_shop", "on", "nopass", "~*", "&*", "+@all"]);
+    let place = format!("redis://lifeboat_drill_shop@127.0.0.1:{}", lent.server.port);
+    let drill = format!("{DRILL}component.cache.sandbox = \"{place}\"\n");
+    let shop = Shop::new("", &drill);
+    let said = shop.run(&["drill", "run", "whole"]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains(&lent.server.port.to_string()), "{}", said.stdout);
+    assert_eq!(lent.ask(&["DBSIZE"]), "0", "it is empty again");
+    // One that is no drills' is refused before anything is restored, and so are faults: it takes one restore.
+    let text = std::fs::read_to_string(shop.machine.path("lifeboat.toml")).unwrap();
+    let said = shop.run(&["drill", "run", "whole", "--fault", "missing-index"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stderr.contains("component cache: a server that is lent takes one restore"),
+        "{}",
+        said.stderr
+    );
+    shop.machine.file("lifeboat.toml", text.replace(&place, &shop.cache.address()));
+    let said = shop.run(&["drill", "run", "whole"]);
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert_eq!(shop.cache.ask(&["DBSIZE"]), "1");
+}
+
 #[test]
 fn an_interrupted_drill_of_a_stack_leaves_nothing_behind() {
     let check = "touch started; sleep 60";
