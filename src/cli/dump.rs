@@ -12,9 +12,9 @@ use tempfile::NamedTempFile;
 use super::filter::FilterArgs;
 use super::paths::{open_to_read, select};
 use super::text::count;
-use super::{CliError, Context, Exit};
+use super::{CliError, Context, Exit, every};
 use crate::engine::EngineError;
-use crate::engine::dump::{DumpOptions, dump};
+use crate::engine::dump::{DumpOptions, dump_all};
 use crate::repo::snapshots::Filter;
 
 /// What a new file's mode is, less the umask.
@@ -22,7 +22,7 @@ const NEW_MODE: u32 = 0o666;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// latest, an id, JOB@latest…, and :PATH of a file or folder
+    /// latest, an id, JOB@latest…, and :PATH of a file or folder; '*@latest' for the files of every job
     #[arg(value_name = "SNAP[:PATH]")]
     what: OsString,
     /// Write to a file instead of stdout
@@ -82,7 +82,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         return Err(CliError::usage("stdout is a terminal").hint("redirect it, or write to a file with -o"));
     }
     let repo = open_to_read(context).await?;
-    let selected = select(context, &repo, &args.what, &Filter::from(args.snapshots)).await?;
+    let filter = Filter::from(args.snapshots);
+    let selected = match every::is_every(&args.what) {
+        true => every::select(context, &repo, &args.what, &filter).await?,
+        false => vec![select(context, &repo, &args.what, &filter).await?],
+    };
     // Not the standard stdout: what leaves here is large already, a buffer would only copy it.
     let (mut to, output) = match &args.output {
         Some(path) => {
@@ -95,7 +99,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         }
     };
     let (counters, display) = context.progress();
-    let result = dump(&repo, &selected, &DumpOptions::default(), &mut to, counters, &context.cancel).await;
+    let result =
+        dump_all(&repo, &selected, &DumpOptions::default(), &mut to, counters, &context.cancel).await;
     drop(display);
     // On an error what was written goes away with `output`.
     match result {

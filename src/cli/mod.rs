@@ -29,6 +29,7 @@ mod drill;
 mod dump;
 mod entries;
 mod error;
+mod every;
 pub mod exit;
 pub mod filter;
 mod find;

@@ -11,7 +11,7 @@ use super::paths::{JsonPath, open_to_read, select, shown_key};
 use super::restore_stack::{self, StackArgs};
 use super::snapshots::short;
 use super::text::{count, plural, shown, span};
-use super::{CliError, Context, Exit, production, restore_service};
+use super::{CliError, Context, Exit, every, production, restore_service};
 use crate::app::services;
 use crate::base::byte_size;
 use crate::engine::read::fetch::FetchOptions;
@@ -19,6 +19,7 @@ use crate::engine::read::filter::FilterOptions;
 use crate::engine::read::select::Selected;
 use crate::engine::restore::outcome::Problems;
 use crate::engine::restore::{Outcome, Overwrite, Plan, RestoreOptions, plan, restore};
+use crate::repo::Repository;
 use crate::repo::snapshots::Filter;
 use crate::source::files::target::{OwnerMap, TargetOptions};
 
@@ -29,7 +30,8 @@ const OPEN_FILES: u64 = 32_768;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// latest, an id, JOB@latest…, and :PATH for the contents of one folder, or one file
+    /// latest, an id, JOB@latest…, and :PATH for the contents of one folder, or one file; '*@latest' for the files of
+    /// every job
     #[arg(value_name = "SNAP[:PATH]", required_unless_present = "stack")]
     what: Option<OsString>,
     /// Folder to restore into, made if missing; or the service a captured one goes back to
@@ -177,8 +179,26 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if let Some(address) = service.filter(|_| !args.dry_run) {
         production::agree_for_service(address, args.confirm.as_ref(), context)?;
     }
+    if every::is_every(what) && (service.is_some() || args.delete) {
+        let why = "every job's files go into one folder, beside what else is there";
+        return Err(CliError::usage(why).hint("name one job for a service, or with --delete: JOB@latest"));
+    }
     let repo = open_to_read(context).await?;
-    let selected = select(context, &repo, what, &Filter::from(args.snapshots)).await?;
+    let filter = Filter::from(args.snapshots.clone());
+    if every::is_every(what) {
+        let mut exits = Vec::new();
+        for selected in every::select(context, &repo, what, &filter).await? {
+            exits.push(match one(&args, &repo, &selected, &options, context).await {
+                Err(error) if error.exit == Exit::Interrupted => return Err(error),
+                Err(error) => {
+                    error.report(&format!("restore {}", selected.snapshot.summary.job), context.json)
+                }
+                Ok(exit) => exit,
+            });
+        }
+        return Ok(Exit::worst_of(exits));
+    }
+    let selected = select(context, &repo, what, &filter).await?;
     if let Some(address) = service {
         let flags = args.service.flags();
         return match args.dry_run {
@@ -186,26 +206,37 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             false => restore_service::run(address, flags, &repo, &selected, context).await,
         };
     }
+    one(&args, &repo, &selected, &options, context).await
+}
+
+/// One snapshot into a folder.
+async fn one(
+    args: &Args,
+    repo: &Repository,
+    selected: &Selected,
+    options: &RestoreOptions,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let (counters, display) = context.progress();
     let mut planned = None;
     if args.dry_run || args.delete {
-        let made = plan(&repo, &selected, &options, counters.as_ref(), &context.cancel).await?;
+        let made = plan(repo, selected, options, counters.as_ref(), &context.cancel).await?;
         if args.dry_run {
             drop(display);
-            return show_plan(&made, &selected, &options, context);
+            return show_plan(&made, selected, options, context);
         }
         planned = Some(made);
     }
     drop(display);
     if let Some(made) = &planned {
-        consent(made, target, context)?;
+        consent(made, &options.target, context)?;
     }
     let (counters, display) = context.progress();
     let start = Instant::now();
-    let result = restore(&repo, &selected, &options, planned.as_ref(), counters, &context.cancel).await;
+    let result = restore(repo, selected, options, planned.as_ref(), counters, &context.cancel).await;
     drop(display);
     let outcome = result?;
-    report(&outcome, &selected, &options, start.elapsed().as_secs_f64(), context)
+    report(&outcome, selected, options, start.elapsed().as_secs_f64(), context)
 }
 
 /// Shows what will be lost, and asks.

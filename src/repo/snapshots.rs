@@ -195,6 +195,9 @@ impl Selector {
     }
 }
 
+/// Begins a selector that means every job: `*@latest`, `*@latest~N`, `*@TIME`.
+pub const EVERY_JOB: &str = "*@";
+
 /// An instant with offset or zone, or a civil date and time in the system's zone.
 pub fn parse_time(text: &str) -> Option<jiff::Timestamp> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
@@ -222,6 +225,42 @@ impl SnapshotList {
     /// Confirmed snapshots that pass the filter, oldest first.
     pub fn matching<'l>(&'l self, filter: &'l Filter) -> impl DoubleEndedIterator<Item = &'l Snapshot> {
         self.snapshots.iter().filter(|s| s.confirmed && filter.matches(&s.summary))
+    }
+
+    /// Of every job the snapshot that `text` (`*@latest`, `*@latest~N`, `*@TIME`) means, oldest first; jobs that have none
+    /// such are left out. Of several machines, the one called `machine` is meant, if it is among them.
+    pub fn every<'l>(
+        &'l self,
+        text: &str,
+        filter: &Filter,
+        machine: &str,
+    ) -> Result<Vec<&'l Snapshot>, RepoError> {
+        let none = || RepoError::NoSnapshot(text.to_owned());
+        let when = text.strip_prefix(EVERY_JOB).ok_or_else(none)?;
+        Selector::parse(&format!("job@{when}")).ok_or_else(none)?;
+        let hosts: BTreeSet<&str> = self.matching(filter).map(|s| s.summary.host.as_str()).collect();
+        let mut filter = filter.clone();
+        if hosts.len() > 1 {
+            let Some(own) = hosts.get(machine) else {
+                let hosts: Vec<&str> = hosts.into_iter().collect();
+                return Err(RepoError::Refused(format!(
+                    "{text:?} means snapshots of several machines: {}\nhint: --host NAME, or LIFEBOAT_MACHINE, chooses one",
+                    hosts.join(", ")
+                )));
+            };
+            filter.hosts = vec![(*own).to_owned()];
+        }
+        let jobs: BTreeSet<&str> = self.matching(&filter).map(|s| s.summary.job.as_str()).collect();
+        let mut ids = BTreeSet::new();
+        for job in jobs {
+            match self.select(&format!("{job}@{when}"), &filter) {
+                Ok(snapshot) => drop(ids.insert(snapshot.id)),
+                Err(RepoError::NoSnapshot(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let found: Vec<&Snapshot> = self.snapshots.iter().filter(|s| ids.contains(&s.id)).collect();
+        if found.is_empty() { Err(none()) } else { Ok(found) }
     }
 
     /// The one snapshot that `text` selects. A bare `latest` that could mean several jobs is an error.

@@ -20,7 +20,7 @@ use crate::drill::evidence::{Evidence, SignedEvidence};
 use crate::drill::runbook::{About, evidence, row};
 use crate::drill::sandbox::{self, DockerGround, Ground, Sandbox, SandboxKind, end_all_in, sweep};
 use crate::engine::read::select::SnapshotPath;
-use crate::repo::snapshots::{Filter, Snapshot};
+use crate::repo::snapshots::{EVERY_JOB, Filter, Snapshot};
 use crate::repo::sync::Thoroughness;
 use crate::repo::{Repository, from_timestamp};
 use crate::runbook::audit::Audit;
@@ -160,17 +160,23 @@ async fn open(drill: &Drill, context: &Context) -> Result<Option<Repository>, Cl
 /// What is restored, if the runbook says it by a variable of this name.
 const SNAPSHOT: &str = "SNAPSHOT";
 
-async fn snapshot(
+/// The snapshot, or of every job one.
+async fn snapshots(
     runbook: &Runbook,
     set: &Values,
     repo: Option<&Repository>,
-) -> Result<Option<Snapshot>, CliError> {
-    let Some((variable, repo)) = runbook.variable(SNAPSHOT).zip(repo) else { return Ok(None) };
+    context: &Context,
+) -> Result<Vec<Snapshot>, CliError> {
+    let Some((variable, repo)) = runbook.variable(SNAPSHOT).zip(repo) else { return Ok(Vec::new()) };
     let said = set.get(SNAPSHOT).or(variable.default.as_ref());
-    let Some(said) = said else { return Ok(None) };
+    let Some(said) = said else { return Ok(Vec::new()) };
     let list = repo.snapshots().await?;
+    if said.starts_with(EVERY_JOB) {
+        let found = list.every(said, &Filter::default(), &context.settings.hostname)?;
+        return Ok(found.into_iter().cloned().collect());
+    }
     let selected = SnapshotPath::parse(said.as_ref())?.select_from(repo, &list, &Filter::default()).await?;
-    Ok(Some(selected.snapshot))
+    Ok(vec![selected.snapshot])
 }
 
 /// Servers that a runbook's variables ask for.
@@ -209,8 +215,10 @@ async fn in_sandbox(
         docker: DockerGround::default(),
         lent: None,
     };
-    let snapshot = snapshot(runbook, set, repo).await?;
-    let facts = match &snapshot {
+    let snapshots = snapshots(runbook, set, repo, context).await?;
+    // Several have no facts, and no job, in common.
+    let snapshot = snapshots.first().filter(|_| snapshots.len() == 1);
+    let facts = match snapshot {
         Some(snapshot) => serde_json::from_str(&snapshot.summary.facts).unwrap_or_default(),
         None => serde_json::Value::Null,
     };
@@ -249,8 +257,13 @@ async fn in_sandbox(
             .as_ref()
             .map(|found| found.value.to_string())
             .unwrap_or_default(),
-        exposure_seconds: snapshot.as_ref().map(|snapshot| (age(snapshot) * 1000.0).round() / 1000.0),
-        snapshot: snapshot.as_ref().map(row),
+        // Of several, the oldest tells what would be lost.
+        exposure_seconds: snapshots
+            .iter()
+            .map(age)
+            .reduce(f64::max)
+            .map(|age| (age * 1000.0).round() / 1000.0),
+        snapshot: snapshot.map(row),
         sandbox: described.join("; "),
     };
     Ok((ran?, about))

@@ -58,32 +58,64 @@ pub async fn dump(
     progress: Arc<dyn Progress>,
     cancel: &Cancel,
 ) -> Result<Dumped, EngineError> {
+    dump_all(repo, std::slice::from_ref(selected), options, to, progress, cancel).await
+}
+
+/// The same of several snapshots, which make one tar, one after the other.
+///
+/// # Errors
+/// As [`dump`].
+pub async fn dump_all(
+    repo: &Repository,
+    all: &[Selected],
+    options: &DumpOptions,
+    to: &mut (dyn Write + Send),
+    progress: Arc<dyn Progress>,
+    cancel: &Cancel,
+) -> Result<Dumped, EngineError> {
     progress.phase("dumping");
     let mut out = Out {
         reader: repo.reader.clone(),
-        domain: selected.snapshot.domain,
+        domain: 0,
         fetch: options.fetch,
         to,
         progress,
         cancel: cancel.clone(),
     };
-    let dumped = match selected.entry.as_ref().map(|entry| &entry.kind) {
-        Some(Kind::File(content) | Kind::Stream(content)) => {
+    let mut dumped = Dumped::default();
+    for selected in all {
+        out.domain = selected.snapshot.domain;
+        one(&mut out, selected, all.len() > 1, &mut dumped).await?;
+    }
+    if dumped.is_tar {
+        tar::end(&mut out)?;
+    }
+    out.to.flush().map_err(write_error)?;
+    Ok(dumped)
+}
+
+async fn one(
+    out: &mut Out<'_>,
+    selected: &Selected,
+    is_tar: bool,
+    dumped: &mut Dumped,
+) -> Result<(), EngineError> {
+    match selected.entry.as_ref().map(|entry| &entry.kind) {
+        Some(Kind::File(content) | Kind::Stream(content)) if !is_tar => {
             out.progress.add_total(content.size_bytes, 1);
             let mut stream = ContentStream::start(out.reader.clone(), out.domain, &out.fetch)?;
             let result = out.content(&mut stream, content).await;
             stream.finish().await;
             result?;
-            Dumped { files: 1, bytes: content.size_bytes, ..Dumped::default() }
+            *dumped = Dumped { files: 1, bytes: content.size_bytes, ..Dumped::default() };
+            Ok(())
         }
-        None | Some(Kind::Directory) => tar::folder(&mut out, selected).await?,
+        None | Some(Kind::Directory) => tar::folder(out, selected, dumped).await,
         Some(_) => {
             let why = "neither a file nor a folder: there is nothing to dump";
-            return Err(EngineError::Refused(why.into()));
+            Err(EngineError::Refused(why.into()))
         }
-    };
-    out.to.flush().map_err(write_error)?;
-    Ok(dumped)
+    }
 }
 
 fn write_error(cause: std::io::Error) -> EngineError {

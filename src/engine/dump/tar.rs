@@ -27,14 +27,21 @@ const SIZE_LIMIT: u64 = 0o77_777_777_777;
 const ID_LIMIT: u64 = 0o7_777_777;
 
 /// Writes everything below the selected folder.
-pub(super) async fn folder(out: &mut Out<'_>, selected: &Selected) -> Result<Dumped, EngineError> {
-    let mut dumped = Dumped { is_tar: true, ..Dumped::default() };
+pub(super) async fn folder(
+    out: &mut Out<'_>,
+    selected: &Selected,
+    dumped: &mut Dumped,
+) -> Result<(), EngineError> {
+    dumped.is_tar = true;
     let mut stream = ContentStream::start(out.reader.clone(), out.domain, &out.fetch)?;
-    let result = entries(out, selected, &mut stream, &mut dumped).await;
+    let result = entries(out, selected, &mut stream, dumped).await;
     stream.finish().await;
-    result?;
-    out.write(&[0; 2 * BLOCK_BYTES as usize])?;
-    Ok(dumped)
+    result
+}
+
+/// What ends a tar.
+pub(super) fn end(out: &mut Out<'_>) -> Result<(), EngineError> {
+    out.write(&[0; 2 * BLOCK_BYTES as usize])
 }
 
 async fn entries(

@@ -217,7 +217,7 @@ impl Kit {
         [
             format!("lifeboat kit open {file}"),
             format!("{at} snapshots"),
-            format!("{at} restore latest --target /restored"),
+            format!("{at} restore '*@latest' --target /restored"),
             format!("{at} verify --read-data"),
         ]
     }

@@ -207,3 +207,68 @@ fn a_dump_into_a_file_is_whole_or_not_there() {
     assert_eq!(fs::read_dir(machine.path("out")).unwrap().count(), 1, "nothing half is left");
     assert_eq!(machine.run(&["snapshots", "--json"]).json()[0]["partial"], json!(false));
 }
+
+#[test]
+fn the_files_of_every_job_come_back_at_once() {
+    let machine = Machine::with_repository();
+    let backup = |job: &str, folder: &str, host: &str| {
+        let said = machine.run(&["backup", "--job", job, "--host", host, folder]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    };
+    machine.file("etc/conf", "old");
+    machine.file("shop/a", "1");
+    backup("shop", "shop", "box");
+    backup("etc", "etc", "box");
+    let then = jiff::Timestamp::now().to_string();
+    machine.file("etc/conf", "new");
+    backup("etc", "etc", "box");
+    let restore = |what: &str, more: &[&str]| {
+        let _ = fs::remove_dir_all(machine.path("back"));
+        machine.run(&[&["restore", what, "--target", "back"][..], more].concat())
+    };
+    let back = |name: &str| {
+        let root = machine.path("back").join(machine.path("").strip_prefix("/").unwrap());
+        fs::read_to_string(root.join(name)).unwrap()
+    };
+    let said = restore("*@latest", &["--dry-run"]);
+    let planned = said.stdout.matches("would restore").count();
+    assert_eq!((said.code, planned), (0, 2), "{}{}", said.stdout, said.stderr);
+    assert!(!machine.path("back").exists());
+    let said = restore("*@latest", &[]);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert_eq!((back("etc/conf").as_str(), back("shop/a").as_str()), ("new", "1"));
+    assert_eq!(restore(&format!("*@{then}"), &[]).code, 0);
+    assert_eq!((back("etc/conf").as_str(), back("shop/a").as_str()), ("old", "1"));
+
+    // One tar of all, which ends once.
+    assert_eq!(machine.run(&["dump", "*@latest", "-o", "all.tar"]).code, 0);
+    let mut names = Vec::new();
+    for entry in tar::Archive::new(fs::File::open(machine.path("all.tar")).unwrap()).entries().unwrap() {
+        names.push(entry.unwrap().path().unwrap().display().to_string());
+    }
+    for wanted in ["etc/conf", "shop/a"] {
+        assert_eq!(names.iter().filter(|name| name.ends_with(wanted)).count(), 1, "{names:?}");
+    }
+
+    for (what, more, expected) in [
+        ("*@latest:/etc", &[][..], "a path is one snapshot's"),
+        ("*@2020-01-01T00:00Z", &[], "no snapshot matches"),
+        ("*@soon", &[], "no snapshot matches"),
+        ("*@latest", &["--delete"], "every job's files go into one folder"),
+        ("latest", &[], "several jobs"),
+    ] {
+        let said = restore(what, more);
+        assert_ne!(said.code, 0, "{what}");
+        assert!(said.stderr.contains(expected), "{what}: {}", said.stderr);
+    }
+    // Two machines' files are not mixed; the own name is enough to tell.
+    backup("etc", "etc", "other");
+    let said = restore("*@latest", &[]);
+    assert_eq!(said.code, 2, "{}", said.stdout);
+    let expected = "several machines: box, other\nhint: --host NAME, or LIFEBOAT_MACHINE";
+    assert!(said.stderr.contains(expected), "{}", said.stderr);
+    assert_eq!(restore("*@latest", &["--host", "box"]).code, 0);
+    let own = [("LIFEBOAT_MACHINE", "box")];
+    let said = machine.run_with(&own, &["restore", "*@latest", "--target", "back"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}

@@ -59,14 +59,43 @@ fn server_deleted() {
     let row = said.json()["components"][0].clone();
     assert_eq!((&row["rto"], &row["declared_seconds"]), (&"missed".into(), &2100.0.into()), "{row}");
     assert_eq!(row["recovery_seconds"], evidence["measured"]["recovery_seconds"]);
+    // A second job, and one that is no files: all files come back, and the loss is that of the older.
+    second_job(&machine);
+    let said = drill(&machine, &book("server-deleted"), &[("KIT", &kit)]);
+    let restored = transcript(&machine, "server-deleted");
+    assert_eq!(said.code, 22, "{}{restored}", said.stdout);
+    assert!(
+        said.stdout.contains("\"reason\":\"RPO ") && said.stdout.contains("objective_missed"),
+        "{}",
+        said.stdout
+    );
+    for file in [
+        "restored 1 file (10 B)",
+        "restored 3 files (195.3 KiB)",
+        "left out: app.db, which is no files but sqlite",
+    ] {
+        assert!(restored.contains(file), "{file}: {restored}");
+    }
     let said = machine.run(&["runbook", "list", book("server-deleted").to_str().unwrap()]);
     assert!(said.stdout.contains("passed"), "{}", said.stdout);
+}
+
+/// Other folders and a database of the machine, backed up as jobs of their own.
+fn second_job(machine: &Machine) {
+    machine.file("etc/app.conf", "listen 80\n");
+    let etc = ["backup", "--job", "etc", "--time", "2026-11-01T00:00Z", "etc"];
+    assert_eq!(machine.run(&etc).code, 0);
+    let database = rusqlite::Connection::open(machine.path("app.db")).unwrap();
+    database.execute_batch("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1)").unwrap();
+    let source = format!("sqlite:{}", machine.path("app.db").display());
+    assert_eq!(machine.run(&["backup", "--job", "app.db", &source]).code, 0);
 }
 
 /// Nothing but the page, the kit, the binary and the storage: a person at a terminal brings the stack back.
 #[test]
 fn a_new_operator_brings_the_stack_back_with_page_and_kit_alone() {
     let lost = shop();
+    second_job(&lost);
     kit(&lost);
     let mut bare = Machine::new();
     bare.set("LIFEBOAT_REPOSITORY", lost.path("repository").to_str().unwrap());
@@ -98,6 +127,8 @@ fn a_new_operator_brings_the_stack_back_with_page_and_kit_alone() {
     let back = bare.path("back").join(lost.path("shop").strip_prefix("/").unwrap());
     assert_eq!(std::fs::read_to_string(back.join("config/app.toml")).unwrap(), "workers = 4\n");
     assert_eq!(std::fs::read(back.join("uploads/latest")).unwrap(), crate::bench::random(5, 200_000));
+    let etc = back.with_file_name("etc/app.conf");
+    assert_eq!(std::fs::read_to_string(etc).unwrap(), "listen 80\n");
     let transcript = std::fs::read_to_string(bare.path("t.md")).unwrap();
     assert!(transcript.contains("**Completed** after"), "{transcript}");
 }
