@@ -114,7 +114,7 @@ enum Command {
     Repair(repair::Args),
     /// Show or clear the local cache
     Cache(cache::Args),
-    /// Check the configuration file
+    /// Write, check or describe the configuration file
     Config(configuration::Args),
     /// Check the settings, the storage and the repository, and say what to mend
     Doctor(doctor::Args),

@@ -2,6 +2,7 @@
 //!
 //! `checks = ["rows", "certificates=14d", { sql = "…" }, { http = "…", status = 204 }]`
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub fn shell(line: &str) -> Vec<String> {
     vec!["sh".into(), "-c".into(), line.into()]
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CheckTable {
     sql: Option<String>,
@@ -35,7 +36,7 @@ struct CheckTable {
     certificates: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct StepTable {
     sql: Option<String>,
@@ -110,6 +111,26 @@ impl<'de> Visitor<'de> for ForCheck {
 impl<'de> Deserialize<'de> for Check {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ForCheck).map(Self)
+    }
+}
+
+impl JsonSchema for Check {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Check".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (named, table) = ("A check by its name, such as rows.", generator.subschema_for::<CheckTable>());
+        json_schema!({ "anyOf": [{ "type": "string", "description": named }, table] })
+    }
+}
+
+impl JsonSchema for DrillStep {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Step".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<StepTable>();
+        json_schema!({ "anyOf": [{ "type": "string", "description": "A shell command." }, table] })
     }
 }
 

@@ -9,6 +9,8 @@ mod line;
 mod meaning;
 mod model;
 mod redact;
+mod schema;
+mod starter;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,9 @@ pub use model::{
     Component, Drill, DrillComponent, Duty, Fault, File, Job, Machine, OneOrMany, Repository,
     SecretReference, time,
 };
+
+pub use schema::schema;
+pub use starter::{Around, Project, starter};
 
 use super::{Environment, Origin, PasswordSource};
 use crate::base::own_file::{self, OwnFileError, Trust};
@@ -57,6 +62,11 @@ fn places(environment: &Environment) -> Vec<PathBuf> {
     }
     places.push(Path::new("/etc/lifeboat").join(NAME));
     places
+}
+
+/// Where a new file is kept: the first place it is looked for in.
+pub fn default_place(environment: &Environment) -> Option<PathBuf> {
+    places(environment).into_iter().next()
 }
 
 /// Finds and reads the file: the one named by a flag or `LIFEBOAT_CONFIG`, else the first there is.

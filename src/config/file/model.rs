@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
@@ -13,7 +14,7 @@ use super::super::parse_duration;
 use super::check::{Check, DrillStep};
 
 /// All of it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Such as `production`: restoring over what the jobs back up asks for this word.
@@ -36,7 +37,7 @@ pub struct File {
     pub drill: BTreeMap<String, Drill>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repository {
     pub url: String,
@@ -53,7 +54,7 @@ pub struct Repository {
 }
 
 /// What may be done where.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// What it opens repositories with.
@@ -63,7 +64,7 @@ pub struct Machine {
 }
 
 /// Work that a machine does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Duty {
     Backup,
@@ -100,7 +101,7 @@ pub enum SecretReference {
     KeyFile(PathBuf),
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
     pub repository: Option<String>,
@@ -109,7 +110,7 @@ pub struct Defaults {
     pub copy_to: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Job {
     pub source: OneOrMany,
@@ -162,7 +163,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
 }
 
 /// A component: its objectives, and what must be there first.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
     pub rto: Option<String>,
@@ -171,7 +172,7 @@ pub struct Component {
     pub needs: BTreeSet<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Drill {
     /// `SNAP`, as every verb takes it.
@@ -211,7 +212,7 @@ pub struct Drill {
 }
 
 /// A fault with its declared outcome.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     pub kind: String,
@@ -220,7 +221,7 @@ pub struct Fault {
 }
 
 /// What a drill of a stack asks of one component.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrillComponent {
     pub sandbox: Option<String>,

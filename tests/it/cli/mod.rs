@@ -7,6 +7,7 @@ mod kit;
 mod messages;
 mod passwords;
 mod restoring;
+mod starting;
 mod verbs;
 
 use std::io::{Read, Write};

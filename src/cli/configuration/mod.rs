@@ -1,4 +1,6 @@
-//! `config check`: the file is read and looked over; nothing is reached and nothing is run.
+//! `config`: a first file, a check that reaches nothing and runs nothing, the schema for editors.
+
+mod init;
 
 use super::text::plural;
 use super::{CliError, Context, Exit};
@@ -13,10 +15,25 @@ pub struct Args {
 enum Action {
     /// Check the configuration file without reaching anything
     Check,
+    /// Write a first file for this machine, with comments
+    Init(init::Args),
+    /// Print the JSON schema of the file, for editors
+    Schema,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
-    let Action::Check = args.action;
+    match &args.action {
+        Action::Check => check(context),
+        Action::Init(args) => init::run(args, context),
+        Action::Schema => {
+            let text = serde_json::to_string_pretty(&crate::config::file::schema());
+            context.print(text.map_err(|error| CliError::new(Exit::Failed, error.to_string()))?)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn check(context: &Context) -> Result<Exit, CliError> {
     let found = context.file()?;
     let file = &found.file;
     for (name, repository) in &file.repository {
