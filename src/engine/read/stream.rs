@@ -1,6 +1,6 @@
 //! Content in order, with the blocks behind it read and opened ahead.
 //!
-//! Blocks lately used are kept, so a stream that goes back and forth between a few of them opens each once. All
+//! Blocks lately used are kept, so a stream that goes back and forth between some of them opens each once. All
 //! opened blocks together, waiting or kept, stay below a budget.
 
 use std::collections::{HashMap, VecDeque};
@@ -21,8 +21,9 @@ use crate::repo::recipe::RecipeReader;
 use crate::seal::SealError;
 use crate::seal::access::Access;
 
-/// Opened blocks, waiting or kept, in bytes of plaintext.
-const OPEN_BYTES: u64 = 40 << 20;
+/// Opened blocks, waiting or kept, in bytes of plaintext. A dump with scattered updates reads in as many blocks at once
+/// as backups added to it: room for two months of days.
+const OPEN_BYTES: u64 = 96 << 20;
 /// References planned ahead of the one that is written.
 const AHEAD: usize = 8192;
 
@@ -199,8 +200,15 @@ impl ContentStream {
         let Some(Located { info, offset, .. }) = self.locator.locate(reference)? else {
             return Ok(Plan::Missing);
         };
-        if let Some(slot) = self.slots.get(&info.row) {
-            return Ok(Plan::At(slot.clone(), offset));
+        if let Some(slot) = self.slots.get(&info.row).cloned() {
+            // What was used last goes last.
+            if self.order.back().is_none_or(|last| last.row != slot.row)
+                && let Some(at) = self.order.iter().position(|other| other.row == slot.row)
+                && let Some(used) = self.order.remove(at)
+            {
+                self.order.push_back(used);
+            }
+            return Ok(Plan::At(slot, offset));
         }
         let raw_bytes = u64::from(info.raw_length);
         while self.open_bytes > 0 && self.open_bytes + raw_bytes > OPEN_BYTES {
