@@ -1,7 +1,7 @@
 //! Servers in containers, found by Compose project or Swarm stack and service: where they listen, and who may enter.
 //!
 //! A service that publishes no port is reached at its container's own address, if that is routable from here, which
-//! is proven by connecting; else through the container ([`super::tunnel`]).
+//! is proven by connecting; else through the container (`super::tunnel`).
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;

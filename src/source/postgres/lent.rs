@@ -90,8 +90,21 @@ impl Lent {
                  + (SELECT count(*) FROM pg_type WHERE typnamespace IN (SELECT oid FROM ours))
                  + (SELECT count(*) FROM pg_largeobject_metadata),
                    (SELECT count(*) FROM pg_stat_activity
-                    WHERE datname = current_database() AND pid <> pg_backend_pid())";
-        let row = session.query("look what is in the database", sql)?.pop().unwrap_or_default();
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()
+                      AND backend_type = 'client backend')";
+        let mut look = || session.query("look what is in the database", sql).map(|mut rows| rows.pop());
+        let is_busy = |row: &Option<Vec<Option<String>>>| {
+            row.as_ref().and_then(|row| row.get(1)).is_some_and(|count| count.as_deref() != Some("0"))
+        };
+        let mut row = look()?;
+        for _ in 0..TRIES {
+            if !is_busy(&row) {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            row = look()?;
+        }
+        let row = row.unwrap_or_default();
         let number = |column: usize| row.get(column).cloned().flatten().unwrap_or_default();
         let refused = |why: String| Err(SourceError::Refused(why));
         if number(0) != "0" {

@@ -2,7 +2,7 @@
 //!
 //! Points are summed modulo 2^128 by the first 16 bytes of their BLAKE3, so that neither lines nor points have an
 //! order: once over series and time, once with the value. The server keeps values as decimals that share an
-//! exponent with their neighbours, so a value may come back otherwise in its last digits ([`super::rounding`]); a
+//! exponent with their neighbours, so a value may come back otherwise in its last digits (`super::rounding`); a
 //! point may not.
 
 use std::collections::HashSet;
