@@ -111,6 +111,20 @@ pub async fn before(repo: &Repository, name: &str, cancel: &Cancel) -> Result<Ve
     Ok(kept)
 }
 
+/// Whether this very run is filed: one that was killed right after it was kept is not filed again. No two runs of a
+/// name begin in the same nanosecond.
+///
+/// # Errors
+/// The repository cannot be listed.
+pub async fn is_kept(repo: &Repository, evidence: &Evidence) -> Result<bool, DrillError> {
+    let began = |snapshot: &Snapshot| {
+        let facts: serde_json::Value = serde_json::from_str(&snapshot.summary.facts).unwrap_or_default();
+        facts["drill"]["started_at"].as_str().map(str::to_owned)
+    };
+    let found = list(repo, Some(&evidence.name)).await?;
+    Ok(found.iter().any(|snapshot| began(snapshot).as_ref() == Some(&evidence.started_at)))
+}
+
 /// The number that a record is filed with; 0 if none is.
 fn number_of(snapshot: &Snapshot) -> u64 {
     let facts: serde_json::Value = serde_json::from_str(&snapshot.summary.facts).unwrap_or_default();
@@ -162,6 +176,7 @@ pub async fn keep(
     let verdict = serde_json::json!({
         "verdict": signed.evidence.verdict,
         "number": signed.evidence.number,
+        "started_at": signed.evidence.started_at,
         "snapshot": signed.evidence.snapshot.as_ref().map(|row| &row.id),
     });
     let source = Box::new(Record { bytes: io::Cursor::new(text), begun: false, now, verdict });

@@ -4,6 +4,9 @@
 //! that is locked is a run under way, and one that is free and holds a record is a run whose evidence nobody kept: it was
 //! killed, or the machine stopped, or storage could not be written. Whoever finds it files it: a drill that was begun is
 //! never absent.
+//!
+//! A record is a line. What is said later is a further one, and the last that is whole counts: a disk that is full, or a
+//! kill while it is written, leaves the one before.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -64,19 +67,25 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// `None`: empty, or cut short while it was written.
+/// The last that is whole; `None`: there is none.
 fn read(file: &mut File) -> io::Result<Option<Record>> {
     let mut bytes = Vec::new();
     file.rewind()?;
     file.take(LIMIT_BYTES).read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes).ok())
+    let lines = bytes.split(|byte| *byte == b'\n').rev();
+    Ok(lines.filter(|line| !line.is_empty()).find_map(|line| serde_json::from_slice(line).ok()))
 }
 
-fn write(file: &mut File, record: &Record) -> io::Result<()> {
-    let bytes = serde_json::to_vec(record)?;
-    file.rewind()?;
+/// Adds a line behind what is there, whole or not.
+fn append(file: &mut File, record: &Record) -> io::Result<()> {
+    let line = [b"\n", serde_json::to_vec(record)?.as_slice(), b"\n"].concat();
+    file.seek(io::SeekFrom::End(0))?;
+    file.write_all(&line)?;
+    file.sync_all()
+}
+
+fn empty(file: &File) -> io::Result<()> {
     file.set_len(0)?;
-    file.write_all(&bytes)?;
     file.sync_all()
 }
 
@@ -112,9 +121,11 @@ impl UnderWay {
         if let Some(left) = read(&mut file).map_err(&failed)? {
             let beside = format!("{name}-{}-{}", left.process, jiff::Timestamp::now().as_nanosecond());
             let mut beside = open(&folder.join(beside).with_extension(LEFT)).map_err(&failed)?;
-            write(&mut beside, &left).map_err(&failed)?;
+            append(&mut beside, &left).map_err(&failed)?;
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
         }
-        write(&mut file, &record).map_err(&failed)?;
+        empty(&file).map_err(&failed)?;
+        append(&mut file, &record).map_err(&failed)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
         Ok(Self { file, path, record })
     }
@@ -124,7 +135,7 @@ impl UnderWay {
     /// # Errors
     /// The file cannot be written.
     pub fn end(self) -> Result<(), DrillError> {
-        self.file.set_len(0).map_err(local("write down that a drill ended"))
+        empty(&self.file).map_err(local("write down that a drill ended"))
     }
 
     /// Its evidence could not be kept, or there is none: whoever comes next files this.
@@ -133,7 +144,7 @@ impl UnderWay {
     /// The file cannot be written.
     pub fn leave(mut self, evidence: Evidence) -> Result<(), DrillError> {
         self.record.evidence = evidence;
-        write(&mut self.file, &self.record).map_err(local("write down how a drill ended"))
+        append(&mut self.file, &self.record).map_err(local("write down how a drill ended"))
     }
 
     /// The same, of a run that was interrupted before there was any evidence.
@@ -148,6 +159,11 @@ impl UnderWay {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is told of it if nothing more is heard.
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 }
 
@@ -195,7 +211,7 @@ impl Left {
     /// The file cannot be written.
     pub fn filed(self) -> Result<(), DrillError> {
         let failed = local("write down that a drill is filed");
-        self.file.set_len(0).map_err(&failed)?;
+        empty(&self.file).map_err(&failed)?;
         if self.path.extension().is_some_and(|ending| ending == LEFT) {
             std::fs::remove_file(&self.path).map_err(failed)?;
         }
@@ -240,14 +256,26 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_was_cut_short_is_none() {
+    fn a_record_half_written_over_a_good_one_leaves_the_good_one() {
         let folder = tempfile::tempdir().unwrap();
         let run = UnderWay::begin(folder.path(), record("r", "2026-01-01")).unwrap();
         let path = run.path().to_owned();
-        run.leave(sample()).unwrap();
+        let first = std::fs::read(&path).unwrap().len();
+        run.leave(Evidence { verdict: Verdict::DataWrong, ..sample() }).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        assert!(left(folder.path(), "r").unwrap().is_empty());
+        let verdict = |length: usize| {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            left(folder.path(), "r").unwrap().first().map(|left| left.record.evidence.verdict)
+        };
+        assert_eq!(verdict(bytes.len()), Some(Verdict::DataWrong));
+        assert_eq!(verdict((first + bytes.len()) / 2), Some(Verdict::Interrupted));
+        // What is added behind one that was cut short is whole.
+        let mut file = open(&path).unwrap();
+        append(&mut file, &record("r", "2026-01-03")).unwrap();
+        assert_eq!(read(&mut file).unwrap().unwrap().evidence.started_at, "2026-01-03");
+        drop(file);
+        // One that was never whole is none, and in nobody's way.
+        assert_eq!(verdict(first / 2), None);
         UnderWay::begin(folder.path(), record("r", "2026-01-02")).unwrap().end().unwrap();
     }
 }

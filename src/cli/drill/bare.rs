@@ -8,6 +8,7 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt as _;
 
 use super::super::{CliError, Context, Exit};
+use super::filing::Started;
 use crate::base::cancel::{Cancel, Cancelled};
 use crate::config::STORAGE_VARIABLES;
 use crate::drill::Spec;
@@ -33,6 +34,8 @@ pub struct Bare {
     pub variables: Vec<(String, String)>,
     pub scratch: PathBuf,
     pub cancel: Cancel,
+    /// Set when it ended without a word: nobody knows what it did.
+    pub started: Started,
 }
 
 /// Variables besides the storage's that a program cannot do without, and that say nothing of this machine's backups.
@@ -54,6 +57,7 @@ impl Bare {
             variables: Vec::new(),
             scratch,
             cancel: context.cancel.clone(),
+            started: Started::default(),
         })
     }
 
@@ -148,24 +152,28 @@ impl Bare {
         match serde_json::from_slice(&output.stdout) {
             Ok(evidence) => Ok(evidence),
             Err(_) if self.cancel.is_cancelled() => Err(Cancelled.into()),
-            Err(_) => Err(said(output.status.code(), &output.stderr)),
+            Err(_) => Err(self.said(output.status.code(), &output.stderr)),
         }
     }
 }
 
-/// The error that the child told, as ours.
-fn said(code: Option<i32>, stderr: &[u8]) -> CliError {
-    let exit = code.and_then(|code| u8::try_from(code).ok()).and_then(Exit::of_code).unwrap_or(Exit::Failed);
-    let text = String::from_utf8_lossy(stderr);
-    let told = text.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let Some(told) = told else {
-        let last = text.lines().last().unwrap_or("it said nothing").to_owned();
-        return CliError::new(exit, format!("the bare drill ended without evidence: {last}"));
-    };
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    let mut causes: Vec<String> = text(&told["error"]).into_iter().collect();
-    causes.extend(told["causes"].as_array().into_iter().flatten().filter_map(text));
-    CliError { exit, causes, hint: text(&told["hint"]) }
+impl Bare {
+    /// The error that the child told, as ours.
+    fn said(&self, code: Option<i32>, stderr: &[u8]) -> CliError {
+        let exit =
+            code.and_then(|code| u8::try_from(code).ok()).and_then(Exit::of_code).unwrap_or(Exit::Failed);
+        let text = String::from_utf8_lossy(stderr);
+        let told = text.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let Some(told) = told else {
+            self.started.set(true);
+            let last = text.lines().last().unwrap_or("it said nothing").to_owned();
+            return CliError::new(exit, format!("the bare drill ended without evidence: {last}"));
+        };
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        let mut causes: Vec<String> = text(&told["error"]).into_iter().collect();
+        causes.extend(told["causes"].as_array().into_iter().flatten().filter_map(text));
+        CliError { exit, causes, hint: text(&told["hint"]) }
+    }
 }
 
 fn hash(path: &std::path::Path) -> std::io::Result<String> {
@@ -184,9 +192,13 @@ pub async fn child(
     let spec: Spec =
         serde_json::from_slice(&text).map_err(|error| failed("read the specification", error))?;
     let witness = Witness::default();
-    let ran = super::rehearse::here(args, &spec, &witness, context).await?;
-    if let Some(seen) = &args.faults.witness {
-        std::fs::write(seen, witness.to_bytes()).map_err(|error| failed("tell what was restored", error))?;
+    let ran = super::rehearse::here(args, &spec, &witness, &Started::default(), context).await?;
+    if let Some(seen) = &args.faults.witness
+        && let Err(error) = std::fs::write(seen, witness.to_bytes())
+    {
+        // Half of it would be held against the whole; what the drill found is told without it.
+        context.warn(format_args!("tell what was restored: {error}"));
+        std::fs::remove_file(seen).map_err(|error| failed("remove half of what was restored", error))?;
     }
     context.json(&ran.evidence)?;
     Ok(Exit::Ok)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::super::{CliError, Context, Exit};
 use super::bare::Bare;
+use super::filing::Started;
 use crate::app;
 use crate::config::{Environment, Found, Settings, file, location};
 use crate::drill::Spec;
@@ -199,6 +200,7 @@ type Outcome = futures::future::BoxFuture<'static, Result<(Evidence, Witness), S
 fn beginnings(
     args: &FaultArgs,
     spec: &Spec,
+    started: &Started,
     context: &Context,
     scratch: &std::path::Path,
 ) -> Result<Vec<Bare>, CliError> {
@@ -212,6 +214,7 @@ fn beginnings(
         variables: Vec::new(),
         scratch: scratch.to_owned(),
         cancel: context.cancel.clone(),
+        started: started.clone(),
     };
     if spec.from == From::Replica {
         let replicas = replicas(args, context)?;
@@ -254,12 +257,13 @@ fn beginnings(
 pub async fn from_nothing(
     args: &FaultArgs,
     spec: &Spec,
+    started: &Started,
     context: &Context,
     scratch: &std::path::Path,
 ) -> Result<Evidence, CliError> {
     let mut unreachable: Vec<String> = Vec::new();
     let mut first = None;
-    for bare in beginnings(args, spec, context, scratch)? {
+    for bare in beginnings(args, spec, started, context, scratch)? {
         let address = bare.address.clone();
         match bare.run(spec.clone()).await {
             Ok((mut evidence, _)) => {

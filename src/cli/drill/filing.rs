@@ -1,6 +1,9 @@
 //! Evidence on its way into the repository: a drill's place on this machine while it runs, its place in the chain when it
 //! ended, and what earlier runs left that nobody filed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ed25519_dalek::SigningKey;
 
 use super::super::kit::address_of;
@@ -45,14 +48,47 @@ pub fn begin(evidence: Evidence, keeps: bool, context: &Context) -> Result<Under
     Ok(UnderWay::begin(&folder, Record::new(repository, keeps, evidence))?)
 }
 
-/// What is left to tell of a drill that ended so; with evidence that is to be kept later.
-pub fn close(under_way: UnderWay, ended: Result<Option<Evidence>, &CliError>, context: &Context) {
+/// Whether a drill has done anything yet that an error would hide.
+#[derive(Clone, Default)]
+pub struct Started(Arc<AtomicBool>);
+
+impl Started {
+    pub fn set(&self, has_started: bool) {
+        self.0.store(has_started, Ordering::Relaxed);
+    }
+
+    /// How a drill ended that has no evidence.
+    pub fn ended<'e>(&self, error: &'e CliError) -> Ended<'e> {
+        if self.0.load(Ordering::Relaxed) { Ended::Broken(error) } else { Ended::Refused(error) }
+    }
+}
+
+/// How a drill ended.
+pub enum Ended<'e> {
+    /// With evidence; it is told here if it is to be kept later.
+    Told(Option<Evidence>),
+    /// Nothing was started: there is nothing to tell, unless somebody interrupted it.
+    Refused(&'e CliError),
+    /// Something was, and the error is all that is known of it.
+    Broken(&'e CliError),
+}
+
+/// What is left to tell of a drill that ended so.
+pub fn close(under_way: UnderWay, ended: Ended<'_>, context: &Context) {
     let closed = match ended {
-        Ok(None) => under_way.end(),
-        Ok(Some(later)) => under_way.leave(later),
-        Err(error) if error.exit == Exit::Interrupted => under_way.interrupted(),
-        // Nothing was started.
-        Err(_) => under_way.end(),
+        Ended::Told(None) => under_way.end(),
+        Ended::Told(Some(later)) => under_way.leave(later),
+        Ended::Refused(error) | Ended::Broken(error) if error.exit == Exit::Interrupted => {
+            under_way.interrupted()
+        }
+        Ended::Refused(_) => under_way.end(),
+        Ended::Broken(error) => {
+            let reason = Some(error.causes.join(": "));
+            let begun = under_way.record().evidence.clone();
+            let mut evidence = Evidence { verdict: Verdict::CouldNotRun, reason, ..begun };
+            redact(&mut evidence, &redactor(context, None));
+            under_way.leave(evidence)
+        }
     };
     if let Err(error) = closed {
         context.warn(error);
@@ -76,10 +112,13 @@ pub struct Filed {
 pub async fn file(
     mut evidence: Evidence,
     repo: Option<&Repository>,
-    keeps: bool,
+    under_way: &UnderWay,
     key: &SigningKey,
     context: &Context,
 ) -> Result<Filed, CliError> {
+    let Record { keeps, evidence: begun, .. } = under_way.record();
+    // It tells a run that is filed from one that is left behind: see `history::is_kept`.
+    evidence.started_at.clone_from(&begun.started_at);
     redact(&mut evidence, &redactor(context, None));
     if let Some(repo) = repo {
         settle(repo, context).await;
@@ -99,13 +138,13 @@ pub async fn file(
     // Kept first: a report that cannot be written, or a reader that went away, must not cost the evidence.
     let kept = match (unplaced, repo) {
         (Some(error), _) => {
-            let hint = if is_broken || !keeps { UNPLACED } else { LATER };
+            let hint = if is_broken || !*keeps { UNPLACED } else { LATER };
             Err(CliError::new(Exit::Failed, error.to_string()).hint(hint))
         }
-        (None, Some(repo)) if keeps => keep(repo, &signed, context).await.map_err(|error| error.hint(LATER)),
+        (None, Some(repo)) if *keeps => keep(repo, &signed, context).await.map_err(|error| error.hint(LATER)),
         _ => Ok(()),
     };
-    let later = (keeps && !is_broken && (kept.is_err() || repo.is_none())).then_some(found);
+    let later = (*keeps && !is_broken && (kept.is_err() || repo.is_none())).then_some(found);
     Ok(Filed { signed, before, kept, later })
 }
 
@@ -135,15 +174,21 @@ pub async fn settle(repo: &Repository, context: &Context) {
             context.warn(format_args!("{told}; nothing of it is kept, as it was asked"));
         } else {
             let filing = async {
+                if history::is_kept(repo, &evidence).await? {
+                    return Ok(false);
+                }
                 let key = drills::signing_key(&context.settings)?;
                 place(&mut evidence, Some(repo)).await?;
-                keep(repo, &evidence.sign(&key)?, context).await
+                keep(repo, &evidence.sign(&key)?, context).await?;
+                Ok::<_, CliError>(true)
             };
             match filing.await {
-                Ok(()) if left.record.evidence.verdict == Verdict::Interrupted => {
+                // Its process was killed after it was kept, before that was written down.
+                Ok(false) => {}
+                Ok(true) if left.record.evidence.verdict == Verdict::Interrupted => {
                     context.warn(format_args!("{told}; it is kept as a failed one"))
                 }
-                Ok(()) => context.note(format_args!("{told}; it is kept now")),
+                Ok(true) => context.note(format_args!("{told}; it is kept now")),
                 Err(error) => {
                     context.warn(format_args!("{told}; it cannot be kept: {}", error.causes.join(": ")));
                     continue;

@@ -7,7 +7,7 @@ use super::super::backup::service::surroundings;
 use super::super::runbook::rehearse_drill;
 use super::super::{CliError, Context, Exit};
 use super::faults::{self, FaultArgs, Means, run_bare};
-use super::filing::{begin, close, file as file_evidence, redactor};
+use super::filing::{Ended, Started, begin, close, file as file_evidence, redactor};
 use super::sandbox::{lend, sandbox_of};
 use super::show::text;
 use super::write::{append, pretty, write};
@@ -293,10 +293,11 @@ async fn one(
     spec.validate()?;
     let key = drills::signing_key(&context.settings)?;
     let under_way = begin(begun(&spec.name, spec.hash()?, context), !args.no_keep, context)?;
-    let ran = match rehearse(args, &spec, known, context).await {
+    let started = Started::default();
+    let ran = match rehearse(args, &spec, known, &started, context).await {
         Ok(ran) => ran,
         Err(error) => {
-            close(under_way, Err(&error), context);
+            close(under_way, started.ended(&error), context);
             return Err(error);
         }
     };
@@ -313,13 +314,14 @@ async fn rehearse(
     args: &Args,
     spec: &Spec,
     known: Option<(&file::File, &str)>,
+    started: &Started,
     context: &Context,
 ) -> Result<Ran, CliError> {
     let mut ran = match spec.from {
-        From::Here => here(args, spec, &Witness::default(), context).await?,
+        From::Here => here(args, spec, &Witness::default(), started, context).await?,
         From::Replica | From::Kit => {
             let scratch = ground(args, context).scratch;
-            let evidence = faults::from_nothing(&args.faults, spec, context, &scratch).await?;
+            let evidence = faults::from_nothing(&args.faults, spec, started, context, &scratch).await?;
             Ran { evidence, repo: home(args, context).await }
         }
     };
@@ -352,7 +354,13 @@ async fn home(args: &Args, context: &Context) -> Option<Repository> {
 }
 
 /// Runs a drill on this machine as it stands, and injects its faults.
-pub async fn here(args: &Args, spec: &Spec, witness: &Witness, context: &Context) -> Result<Ran, CliError> {
+pub async fn here(
+    args: &Args,
+    spec: &Spec,
+    witness: &Witness,
+    started: &Started,
+    context: &Context,
+) -> Result<Ran, CliError> {
     let mut ground = ground(args, context);
     ground.lent = lend(spec.lent.as_deref(), context).await?;
     let scratch = ground.scratch.clone();
@@ -363,6 +371,20 @@ pub async fn here(args: &Args, spec: &Spec, witness: &Witness, context: &Context
     context.until_cancelled(async { Ok(repo.sync(Thoroughness::Tolerant).await?) }).await?;
     let around = surroundings(context, &repo);
     let redactor = redactor(context, Some(&unlock));
+    // Also what faults are recovered with: once the drill has run, no error may hide what it found.
+    let means = match spec.faults.is_empty() {
+        true => None,
+        false => {
+            let means = Means::new(unlock, replicas, scratch, context)?;
+            let bare = means.bare(context)?;
+            Some((means, bare))
+        }
+    };
+    let bare = means.as_ref().map(|(_, bare)| run_bare(bare));
+    let rescue = match means.as_ref().zip(bare.as_ref()) {
+        Some(((means, _), bare)) => Some(means.rescue(bare, context)?),
+        None => None,
+    };
     let (counters, display) = context.progress();
     let stage = Stage {
         repo: &repo,
@@ -377,13 +399,12 @@ pub async fn here(args: &Args, spec: &Spec, witness: &Witness, context: &Context
         witness: (!spec.faults.is_empty() || args.faults.witness.is_some()).then_some(witness),
         redactor: &redactor,
     };
-    let mut evidence = crate::drill::run(spec, &stage).await?;
-    if !spec.faults.is_empty() {
-        let means = Means::new(unlock, replicas, scratch, context)?;
-        let bare = means.bare(context)?;
-        let bare = run_bare(&bare);
-        let rescue = means.rescue(&bare, context)?;
-        inject(spec, &stage, witness, &rescue, &mut evidence).await;
+    started.set(true);
+    // Its only errors are refusals of what was asked: then nothing was restored.
+    let ran = crate::drill::run(spec, &stage).await.inspect_err(|_| started.set(false));
+    let mut evidence = ran?;
+    if let Some(rescue) = &rescue {
+        inject(spec, &stage, witness, rescue, &mut evidence).await;
     }
     drop(stage);
     drop(display);
@@ -427,8 +448,8 @@ pub async fn finish(
     context: &Context,
 ) -> Result<Exit, CliError> {
     let Rehearsed { evidence, repo, key } = rehearsed;
-    let filed = file_evidence(evidence, repo, !args.no_keep, &key, context).await?;
-    close(under_way, Ok(filed.later), context);
+    let filed = file_evidence(evidence, repo, &under_way, &key, context).await?;
+    close(under_way, Ended::Told(filed.later), context);
     let written = write_all(args, &filed.signed, &filed.before);
     tell(&filed.signed, context)?;
     filed.kept?;

@@ -8,7 +8,7 @@ use super::super::backup::service::surroundings;
 use super::super::{CliError, Context, Exit};
 use super::bare::Bare;
 use super::faults::{self, Means, run_bare};
-use super::filing::{begin, close, redactor};
+use super::filing::{Ended, begin, close, redactor};
 use super::rehearse::{Args, Rehearsed, begun, finish, ground};
 use super::sandbox::{lend, sandbox_of};
 use crate::app::drills;
@@ -79,7 +79,8 @@ pub async fn rehearse(
             finish(Rehearsed { evidence, repo, key }, under_way, args, context).await
         }
         Err(error) => {
-            close(under_way, Err(&error), context);
+            // Once a component is begun there is evidence.
+            close(under_way, Ended::Refused(&error), context);
             Err(error)
         }
     }

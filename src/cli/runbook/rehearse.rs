@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::drill::filing::{self, Filed};
+use super::super::drill::filing::{self, Ended, Filed};
 use super::super::drill::{begun, exit, text};
 use super::super::{CliError, Context, Exit};
 use super::ask::Nobody;
@@ -81,20 +81,26 @@ async fn rehearse(drill: &Drill, context: &Context) -> Result<SignedEvidence, Cl
     let under_way = filing::begin(begun(name, runbook.steps_hash(), context), drill.keep, context)?;
     let rehearsing = async {
         let repo = open(drill, context).await?;
-        let (outcome, about) = in_sandbox(drill, &runbook, &set, repo.as_ref(), context).await?;
-        Ok((evidence(&runbook, &outcome, about), repo))
+        let (ran, about) = in_sandbox(drill, &runbook, &set, repo.as_ref(), context).await?;
+        let Ran { outcome, unwritten } = ran;
+        let evidence = match outcome {
+            Some(outcome) => evidence(&runbook, &outcome, about),
+            None => cut_short(about, unwritten.as_ref(), runbook.steps_hash()),
+        };
+        Ok((evidence, repo, unwritten))
     };
-    let (evidence, repo) = match rehearsing.await {
+    let (evidence, repo, unwritten) = match rehearsing.await {
         Ok(found) => found,
         Err(error) => {
-            filing::close(under_way, Err(&error), context);
+            // Once a step is begun there is evidence.
+            filing::close(under_way, Ended::Refused(&error), context);
             return Err(error);
         }
     };
     let Filed { signed, kept, later, .. } =
-        filing::file(evidence, repo.as_ref(), drill.keep, &key, context).await?;
+        filing::file(evidence, repo.as_ref(), &under_way, &key, context).await?;
     // Without a repository it stays on this machine: below, and nowhere else.
-    filing::close(under_way, Ok(later.filter(|_| repo.is_some())), context);
+    filing::close(under_way, Ended::Told(later.filter(|_| repo.is_some())), context);
     let folder = runbooks::folder(&context.settings, &runbook.front.name)?;
     let json = serde_json::to_string_pretty(&signed)
         .map_err(|error| CliError::new(Exit::Failed, error.to_string()))?;
@@ -109,7 +115,33 @@ async fn rehearse(drill: &Drill, context: &Context) -> Result<SignedEvidence, Cl
         record(&runbook, evidence, words, context)?;
     }
     kept?;
+    match unwritten {
+        // What the drill found is the worse.
+        Some(error) if !signed.evidence.verdict.is_passed() => context.warn(error.causes.join(": ")),
+        Some(error) => return Err(error),
+        None => {}
+    }
     Ok(signed)
+}
+
+/// What steps came to.
+struct Ran {
+    /// `None`: what they do could not be written down any more, so they were not gone on with.
+    outcome: Option<Outcome>,
+    /// Why that, or the transcript, could not be written.
+    unwritten: Option<CliError>,
+}
+
+/// The evidence of a drill whose end nobody knows.
+fn cut_short(about: About, why: Option<&CliError>, spec_hash: String) -> Evidence {
+    Evidence {
+        spec_hash,
+        repository: about.repository,
+        snapshot: about.snapshot,
+        sandbox: Some(about.sandbox),
+        reason: why.map(|error| error.causes.join(": ")),
+        ..Evidence::blank(&about.name, about.machine)
+    }
 }
 
 /// Errors unless a file is a runbook that can be rehearsed.
@@ -205,7 +237,7 @@ async fn in_sandbox(
     set: &Values,
     repo: Option<&Repository>,
     context: &Context,
-) -> Result<(Outcome, About), CliError> {
+) -> Result<(Ran, About), CliError> {
     let ground = Ground {
         scratch: drill.scratch.clone(),
         path: context.settings.services.path.clone(),
@@ -303,7 +335,7 @@ async fn steps(
     place: &Path,
     mut around: Surroundings,
     context: &Context,
-) -> Result<Outcome, CliError> {
+) -> Result<Ran, CliError> {
     let mut found = values::of_drill(runbook, set, made, &around, context)?;
     values::password(runbook, &mut around, context)?;
     around.bare(place)?;
@@ -332,13 +364,18 @@ async fn steps(
         cancel: &context.cancel,
     };
     let mut nobody = Nobody { context };
-    let outcome = tokio::task::block_in_place(|| run_steps(runbook, &options, &mut nobody, &mut audit))?;
+    let ran = tokio::task::block_in_place(|| run_steps(runbook, &options, &mut nobody, &mut audit));
+    // From here on something was done: no error may hide it.
+    let outcome = match ran {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(Ran { outcome: None, unwritten: Some(error.into()) }),
+    };
     let not_tested = crate::runbook::drill_rules::not_rehearsed(runbook);
     let about =
         transcript::About { is_drill: true, by: &by(context), variables: &shown, not_tested: &not_tested };
     let path = drill.transcript.clone().unwrap_or_else(|| audit.path().with_extension("md"));
-    write(&path, &transcript::markdown(runbook, &outcome, &about))?;
-    Ok(outcome)
+    let unwritten = write(&path, &transcript::markdown(runbook, &outcome, &about)).err();
+    Ok(Ran { outcome: Some(outcome), unwritten })
 }
 
 /// The only thing a bare machine knows besides what the runbook tells it: how the repository is reached.

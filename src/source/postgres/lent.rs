@@ -76,11 +76,20 @@ impl Lent {
         self.reach.session(&self.address.server.maintenance)
     }
 
-    /// Looks whether it is there and empty, with nobody in it.
+    /// A drill that was killed leaves none: the restored one takes the name last.
+    fn is_there(&self) -> Result<bool, SourceError> {
+        let sql = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&self.name));
+        Ok(self.maintenance()?.value("look for the database", &sql)?.is_some())
+    }
+
+    /// Looks whether it is empty, with nobody in it, or not there yet.
     ///
     /// # Errors
     /// It is not.
     pub fn prove_empty(&self) -> Result<(), SourceError> {
+        if !self.is_there()? {
+            return Ok(());
+        }
         let mut session = self.reach.session(&self.name)?;
         let sql = "
             WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema')
@@ -148,14 +157,23 @@ impl Lent {
         session.query("make the empty database", &format!("CREATE DATABASE {}", ident(&self.name)))?;
         let Made { roles, tablespaces } =
             std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
-        for space in tablespaces {
-            let sql = format!("DROP TABLESPACE IF EXISTS {}", ident(&space));
-            session.query("drop a tablespace of the drill", &sql)?;
+        let spaces = tablespaces.iter().map(|name| ("TABLESPACE", name));
+        let roles = roles.iter().map(|name| ("ROLE", name));
+        let mut left = Vec::new();
+        for (kind, name) in spaces.chain(roles) {
+            let name = ident(name);
+            // One that cannot go keeps none of the others.
+            if let Err(error) = session.query("drop", &format!("DROP {kind} IF EXISTS {name}")) {
+                left.push(format!("{} {name}: {error}", kind.to_lowercase()));
+            }
         }
-        for role in roles {
-            session.query("drop a role of the drill", &format!("DROP ROLE IF EXISTS {}", ident(&role)))?;
+        match left.is_empty() {
+            true => Ok(()),
+            false => {
+                let left = format!("of the drill there is left: {}", left.join("; "));
+                Err(PostgresError::Other(left).into())
+            }
         }
-        Ok(())
     }
 
     /// A session in the restored database that changes nothing.

@@ -119,6 +119,45 @@ fn a_drill_that_never_began_is_none() {
 }
 
 #[test]
+fn what_a_fault_cannot_be_recovered_with_is_told_before_the_drill_runs() {
+    let mut machine = with_files();
+    let text = format!(
+        "[repository.main]\nurl = {:?}\n[repository.box]\nurl = {:?}\nreplica_of = \"main\"\npassword = {{ file = {:?} }}\n\
+         [drill.loss]\nrestore = \"latest\"\nfaults = [{{ kind = \"primary-gone\" }}]\nchecks = [{{ command = {:?} }}]\n",
+        machine.path("repository"),
+        machine.path("replica"),
+        machine.path("no-password"),
+        format!("touch {}", machine.path("ran").display())
+    );
+    let config = machine.file("lifeboat.toml", text).display().to_string();
+    machine.set("LIFEBOAT_CONFIG", &config);
+    machine.set("LIFEBOAT_REPOSITORY", "");
+    let said = machine.run(&["drill", "run", "loss"]);
+    assert_ne!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("no-password"), "{}", said.stderr);
+    assert!(!machine.path("ran").exists(), "it ran, and nothing tells of it");
+    assert_eq!(listed(&machine), []);
+}
+
+#[test]
+fn a_run_that_was_killed_after_it_was_kept_is_not_kept_again() {
+    let machine = with_files();
+    std::fs::create_dir(machine.path("scratch")).unwrap();
+    let child = begin(&machine, &slow("scratch"));
+    let mut files = std::fs::read_dir(machine.path("state/drills")).unwrap().flatten();
+    let place = files.find(|entry| entry.metadata().unwrap().len() > 0).unwrap().path();
+    let record = std::fs::read(&place).unwrap();
+    end(child, Signal::INT);
+    assert_eq!(std::fs::metadata(&place).unwrap().len(), 0, "it was kept");
+    // As if it had been killed before it could say so.
+    std::fs::write(&place, record).unwrap();
+    let said = machine.run(&["drill", "list"]);
+    assert!(said.stdout.contains("weekly#1") && !said.stdout.contains("weekly#2"), "{}", said.stdout);
+    assert!(said.stderr.is_empty(), "{}", said.stderr);
+    assert_eq!(std::fs::metadata(&place).unwrap().len(), 0, "nor is it looked at again");
+}
+
+#[test]
 fn evidence_that_could_not_be_kept_is_kept_by_the_next() {
     let machine = with_files();
     // A check that takes the storage away, so that what it found has no place to go.

@@ -316,6 +316,22 @@ fn a_rehearsal_that_cannot_follow_the_last_one_is_no_evidence_and_a_killed_one_i
 }
 
 #[test]
+fn a_transcript_that_cannot_be_written_costs_no_evidence() {
+    let machine = Machine::with_repository();
+    let drill = ["runbook", "run", "mute.md", "--drill", "--transcript", "no/such/folder/t.md"];
+    for (command, code) in [("false", 20), ("true", 1)] {
+        write(&machine, "mute", "", &block("step=proof phase=verify timeout=1m", command));
+        let said = machine.run(&drill);
+        assert_eq!(said.code, code, "{}{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains("no/such/folder/t.md"), "{}", said.stderr);
+    }
+    let said = machine.run(&["--json", "drill", "list"]);
+    let list = said.json();
+    let verdict = |at: usize| list[at]["evidence"]["verdict"].clone();
+    assert_eq!((verdict(0), verdict(1)), ("data_wrong".into(), "met".into()), "{list}");
+}
+
+#[test]
 fn what_others_may_write_is_not_run() {
     let machine = Machine::new();
     let path = write(&machine, "open", "", &block("step=a phase=verify timeout=1m", "touch ran"));
