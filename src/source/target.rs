@@ -71,6 +71,10 @@ pub trait Target: Send {
         facts: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<Vec<usize>, SourceError>;
 
+    /// What follows is [`Self::prepare`] and nothing after it: a look, that changes nothing. Targets whose `prepare`
+    /// leaves no trace once they are dropped leave this alone.
+    fn only_looks(&mut self) {}
+
     /// The folders there are, told before [`Self::prepare`]. Targets that want none leave this and what follows
     /// from it alone.
     fn trees(&mut self, _trees: &[StoredTree]) {}

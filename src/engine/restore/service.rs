@@ -127,6 +127,7 @@ pub async fn look(
     let stored: Vec<_> = trees.iter().map(|tree| tree.stored.clone()).collect();
     let whole_bytes = selected.snapshot.summary.statistics.total_bytes;
     blocking(move || {
+        target.only_looks();
         target.trees(&stored);
         let order = target.prepare(&parts, &facts)?;
         let bytes = order.iter().filter_map(|place| parts.get(*place)).map(|part| part.size_bytes).sum();

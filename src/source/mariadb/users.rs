@@ -100,7 +100,7 @@ pub fn capture(reach: &Reach, warnings: &mut Vec<String>) -> Result<Vec<Section>
                     Ok(more) => rows.extend(more),
                     Err(cancelled @ SourceError::Cancelled(_)) => return Err(cancelled),
                     Err(error) => {
-                        let why = server_said(&error);
+                        let why = account_said(&error);
                         warnings.push(format!("user {} was not captured: {why}", account.shown()));
                     }
                 }
@@ -136,6 +136,12 @@ fn sections(rows: Vec<Vec<String>>, accounts: &[Account]) -> Vec<Section> {
 pub fn server_said(error: &SourceError) -> String {
     let text = error.to_string();
     text.lines().find(|line| line.contains("ERROR")).unwrap_or(&text).trim().to_owned()
+}
+
+/// The same of a statement about an account, without the piece of it that a server repeats: hashes stand there.
+fn account_said(error: &SourceError) -> String {
+    let said = server_said(error);
+    said.split(" near '").next().unwrap_or_default().to_owned()
 }
 
 /// The script.
@@ -200,6 +206,8 @@ pub struct Restored {
     pub left: Vec<String>,
     /// What could not be done, and what that account is now; one line each.
     pub failed: Vec<String>,
+    /// The run was cancelled, and an account could not be put back; the rest was not tried.
+    pub lost: Option<String>,
 }
 
 /// Makes the accounts that are not there, or all with `replace`; their rights on the databases follow those to the
@@ -235,7 +243,7 @@ pub fn restore(
             Ok(()) => wanted.push((section, is_there)),
             Err(cancelled @ SourceError::Cancelled(_)) => return Err(cancelled),
             Err(error) => {
-                done.failed.push(format!("{} was not made: {}", account.said(), server_said(&error)));
+                done.failed.push(format!("{} was not made: {}", account.said(), account_said(&error)));
             }
         }
     }
@@ -247,14 +255,20 @@ pub fn restore(
             false => {
                 reach.query(&format!("give rights to {}", account.said()), None, &given).map_err(|error| {
                     let what = format!("{} was made, without all of its rights", account.said());
-                    (error, what)
+                    Broken { error, what, is_lost: false }
                 })
             }
         };
         match result {
             Ok(_) => done.made.push(account.shown()),
-            Err((cancelled @ SourceError::Cancelled(_), _)) => return Err(cancelled),
-            Err((error, what)) => done.failed.push(format!("{what}: {}", server_said(&error))),
+            Err(Broken { error: cancelled @ SourceError::Cancelled(_), what, is_lost }) => {
+                if is_lost {
+                    done.lost = Some(format!("cancelled while users were made: {what}"));
+                    return Ok(done);
+                }
+                return Err(cancelled);
+            }
+            Err(Broken { error, what, .. }) => done.failed.push(format!("{what}: {}", account_said(&error))),
         }
     }
     Ok(done)
@@ -277,15 +291,19 @@ fn rights(section: &Section, names: &[(String, String)]) -> String {
     sql
 }
 
+/// Why an account is not what the snapshot has, and what it is now.
+struct Broken {
+    error: SourceError,
+    what: String,
+    /// It is not what it was, either.
+    is_lost: bool,
+}
+
 /// Makes an account that is there anew. If that fails, it is put back as it was, and the text says so.
-fn exchange(
-    reach: &Reach,
-    section: &Section,
-    given: &str,
-) -> Result<Vec<Vec<String>>, (SourceError, String)> {
+fn exchange(reach: &Reach, section: &Section, given: &str) -> Result<Vec<Vec<String>>, Broken> {
     let account = &section.account;
     let (said, name) = (account.said(), account.sql(reach.flavour));
-    let untouched = |error| (error, format!("{said} was left as it is"));
+    let untouched = |error| Broken { error, what: format!("{said} was left as it is"), is_lost: false };
     let show = format!("{}{}", as_hex(reach), show(reach, 0, account));
     let rows = reach.query(&format!("look what {said} is"), None, &show).map_err(untouched)?;
     let old = sections(rows, std::slice::from_ref(account)).pop().unwrap_or_default();
@@ -294,7 +312,11 @@ fn exchange(
         Ok(match account.host.is_empty() {
             // A role that is dropped is taken from everybody who has it.
             true => format!("{}{given}", bare(reach, account)?),
-            false => format!("DROP USER IF EXISTS {name};\n{first};\n{given}"),
+            // One statement where the server has one: whoever is killed between two leaves nobody who may log in.
+            false => match first.strip_prefix("CREATE USER ").filter(|_| reach.flavour == Flavour::MariaDb) {
+                Some(rest) => format!("CREATE OR REPLACE USER {rest};\n{given}"),
+                None => format!("DROP USER IF EXISTS {name};\n{first};\n{given}"),
+            },
         })
     };
     let sql = make(section, given).map_err(untouched)?;
@@ -305,11 +327,15 @@ fn exchange(
     let back = make(&old, &rights(&old, &[]))
         .and_then(|sql| reach.farewell(&format!("put {said} back"), None, &sql));
     Err(match back {
-        Ok(_) => (error, format!("{said} could not be made anew and is what it was")),
+        Ok(_) => Broken {
+            error,
+            what: format!("{said} could not be made anew and is what it was"),
+            is_lost: false,
+        },
         Err(other) => {
-            let text =
-                format!("{said} is not what it was, for it could not be put back ({})", server_said(&other));
-            (error, text)
+            let why = account_said(&other);
+            let what = format!("{said} is not what it was, for it could not be put back ({why})");
+            Broken { error, what, is_lost: true }
         }
     })
 }
@@ -344,6 +370,14 @@ mod tests {
         assert_eq!((&read[0].account, &read[0].statements), (&account, &statements));
         assert!(parse("GRANT x;\n").is_err());
         assert!(parse("-- user or role: [\"a\",\"b\"]\nGRANT x").is_err());
+    }
+
+    #[test]
+    fn a_hash_that_a_server_repeats_is_not_said() {
+        let text =
+            "make user x\nERROR 1064 (42000) at line 1: You have an error near 'PASSWORD '*A1'' at line 1";
+        let error = MariaError::Other(text.into()).into();
+        assert_eq!(account_said(&error), "ERROR 1064 (42000) at line 1: You have an error");
     }
 
     #[test]

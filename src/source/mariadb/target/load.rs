@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use super::super::dump::Dump;
 use super::super::error::{self, MariaError};
 use super::MariaTarget;
+use super::names::{Names, names};
 use crate::base::process::{Process, ProcessOptions};
 use crate::source::capture::SourceError;
 
@@ -13,6 +14,17 @@ const BUFFER_BYTES: usize = 256 << 10;
 impl MariaTarget {
     /// Loads tables and rows; keeps the rest back.
     pub(super) fn load(&mut self, place: usize, content: &mut dyn Read) -> Result<(), SourceError> {
+        let plan = &self.plans[place];
+        if plan.was_empty.is_some()
+            && names(self.reach()?, &plan.work, &self.world.cancel)? != Names::default()
+        {
+            return Err(SourceError::Refused(format!(
+                "somebody makes something in database {:?}, which was empty\nhint: restore when nobody does, or under \
+                 another name",
+                plan.name
+            )));
+        }
+        self.plans[place].is_loaded = true;
         let plan = &self.plans[place];
         let subject = format!("restore database {:?}", plan.name);
         let broken = |cause| MariaError::Dump { subject: subject.clone(), cause };

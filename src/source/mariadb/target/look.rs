@@ -6,7 +6,7 @@ use super::super::address::Databases;
 use super::super::error::{self, MariaError};
 use super::super::session::{Reach, ident, literal};
 use super::super::tools::Flavour;
-use super::{MARK, MariaTarget, Plan};
+use super::{MARK, MariaTarget, Plan, away};
 use crate::base::cancel::Cancel;
 use crate::base::process::{Feed, Process, ProcessOptions};
 use crate::source::capture::SourceError;
@@ -90,7 +90,9 @@ impl MariaTarget {
             self.choose_work(place)?;
         }
         for place in 0..self.plans.len() {
-            self.make_work(place)?;
+            if !self.only_looks {
+                self.make_work(place)?;
+            }
         }
         let users = facts_part(self);
         if let Some(path) = users
@@ -140,7 +142,16 @@ impl MariaTarget {
             let (at, from, facts) = there[place].clone();
             wanted.push(at);
             let (work, held) = (name.clone(), Vec::new());
-            self.plans.push(Plan { from, facts, name, work, is_made: false, was_empty: false, held });
+            self.plans.push(Plan {
+                from,
+                facts,
+                name,
+                work,
+                is_made: false,
+                was_empty: None,
+                is_loaded: false,
+                held,
+            });
         }
         Ok(wanted)
     }
@@ -148,12 +159,17 @@ impl MariaTarget {
     /// Where a database is restored: in its own place, or beside it.
     fn choose_work(&mut self, place: usize) -> Result<(), SourceError> {
         let name = self.plans[place].name.clone();
-        let lock = lock(self.reach()?, &name, &self.world.cancel)?;
-        self.locks.push(lock);
+        if self.only_looks {
+            is_free(self.reach()?, &name)?;
+        } else {
+            let lock = lock(self.reach()?, &name, &self.world.cancel)?;
+            self.locks.push(lock);
+        }
         let reach = self.reach()?;
         match is(reach, &name)? {
             Is::Missing => {}
-            Is::Empty => self.plans[place].was_empty = true,
+            Is::Empty => self.plans[place].was_empty = Some(collation(reach, &name)?),
+            Is::Ours if self.only_looks => {}
             Is::Ours => {
                 // Nobody is at work there any more, or the lock would not be ours; and it was empty or new before.
                 reach.query(
@@ -176,6 +192,7 @@ impl MariaTarget {
                 look_at_neighbours(reach, &name)?;
                 let left = match is(reach, &work)? {
                     Is::Missing => None,
+                    Is::Ours if self.only_looks => None,
                     Is::Ours => Some(self.undo_earlier(&name, &work)?),
                     Is::Empty | Is::Full => {
                         return refused(format!(
@@ -193,10 +210,8 @@ impl MariaTarget {
     fn make_work(&mut self, place: usize) -> Result<(), SourceError> {
         let Plan { work, facts, was_empty, name, .. } = &self.plans[place];
         let mut sql = String::new();
-        if *was_empty {
-            sql.push_str(&format!("ALTER DATABASE {}", ident(work)));
-            sql.push_str(&format!(" CHARACTER SET {}", literal(&facts.charset)));
-            sql.push_str(&format!(" COLLATE {};", literal(&facts.collation)));
+        if was_empty.is_some() {
+            sql.push_str(&away::collate(work, &facts.charset, &facts.collation));
         } else {
             sql.push_str(&create(work, &facts.charset, &facts.collation));
         }
@@ -214,7 +229,9 @@ impl MariaTarget {
         let made = self.reach()?.query(&what, None, &sql);
         if let Err(error) = made {
             let text = error.to_string();
-            if !text.contains("database exists") && !self.plans[place].was_empty {
+            if let Some(was) = &self.plans[place].was_empty {
+                let _ = away::empty(self.reach()?, &self.plans[place], was);
+            } else if !text.contains("database exists") {
                 let drop = format!("DROP DATABASE IF EXISTS {}", ident(&work));
                 if is(self.reach()?, &work).is_ok_and(|is| is == Is::Empty) {
                     let _ = self.reach()?.farewell("drop it again", None, &drop);
@@ -298,9 +315,7 @@ fn lock(reach: &Reach, name: &str, cancel: &Cancel) -> Result<(Process, Feed), S
     command.arg("--unbuffered");
     let (mut process, mut feed) =
         Process::start_fed(command, options, cancel).map_err(|error| error::tool(subject, error))?;
-    // Names of locks are 64 characters at most.
-    let hash = blake3::hash(name.as_bytes()).to_hex();
-    let sql = format!("SET wait_timeout = 2000000;\nSELECT GET_LOCK('lifeboat-{}', 0);\n", &hash[..32]);
+    let sql = format!("SET wait_timeout = 2000000;\nSELECT GET_LOCK({}, 0);\n", lock_name(name));
     let told = feed.write_all(sql.as_bytes());
     let mut answer = [0; 1];
     if told.is_err()
@@ -314,9 +329,40 @@ fn lock(reach: &Reach, name: &str, cancel: &Cancel) -> Result<(Process, Feed), S
     }
     match answer[0] {
         b'1' => Ok((process, feed)),
-        _ => refused(format!(
-            "another restore into {name:?} is under way at {}\nhint: wait for it, or end it",
-            reach.server.shown()
-        )),
+        _ => under_way(reach, name),
     }
+}
+
+fn under_way<T>(reach: &Reach, name: &str) -> Result<T, SourceError> {
+    refused(format!(
+        "another restore into {name:?} is under way at {}\nhint: wait for it, or end it",
+        reach.server.shown()
+    ))
+}
+
+/// The lock on restoring into `name`, in SQL. Names of locks are 64 characters at most.
+fn lock_name(name: &str) -> String {
+    format!("'lifeboat-{}'", &blake3::hash(name.as_bytes()).to_hex()[..32])
+}
+
+/// Whether nobody restores into `name`, without taking the lock.
+fn is_free(reach: &Reach, name: &str) -> Result<(), SourceError> {
+    let sql = format!("SELECT IS_FREE_LOCK({})", lock_name(name));
+    let rows = reach.query("look at the lock for restores", None, &sql)?;
+    match rows.first().and_then(|row| row.first()).is_some_and(|free| free == "1") {
+        true => Ok(()),
+        false => under_way(reach, name),
+    }
+}
+
+/// Character set and collation of a database that is there.
+pub fn collation(reach: &Reach, name: &str) -> Result<(String, String), SourceError> {
+    let sql = format!(
+        "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
+         WHERE SCHEMA_NAME = {}",
+        literal(name)
+    );
+    let row = reach.query("look at the old database", None, &sql)?.pop().unwrap_or_default();
+    let cell = |column: usize| row.get(column).cloned().unwrap_or_default();
+    Ok((cell(0), cell(1)))
 }

@@ -9,6 +9,7 @@
 //! Until 4 nothing that was there is touched, and a target that is dropped drops what it made. Users that were made
 //! stay.
 
+mod away;
 mod load;
 mod look;
 mod names;
@@ -47,6 +48,8 @@ pub struct MariaTarget {
     address: Address,
     world: World,
     flags: RestoreFlags,
+    /// Nothing on the server may change.
+    only_looks: bool,
     reach: Option<Reach>,
     facts: Facts,
     plans: Vec<Plan>,
@@ -70,8 +73,10 @@ struct Plan {
     work: String,
     /// Made by us, and to be dropped unless it is shown.
     is_made: bool,
-    /// There before us, and empty.
-    was_empty: bool,
+    /// There before us, and empty: its character set and collation then.
+    was_empty: Option<(String, String)>,
+    /// Tables may have been put there.
+    is_loaded: bool,
     held: Vec<Held>,
 }
 
@@ -88,6 +93,7 @@ impl MariaTarget {
             address,
             world,
             flags,
+            only_looks: false,
             reach: None,
             facts: Facts::default(),
             plans: Vec::new(),
@@ -118,7 +124,10 @@ impl MariaTarget {
                 return Ok(());
             }
         };
-        let users::Restored { made, left, failed } = done;
+        let users::Restored { made, left, failed, lost } = done;
+        if let Some(lost) = lost {
+            return Err(MariaError::Other(lost).into());
+        }
         self.not_done.extend(failed);
         if !left.is_empty() {
             self.warnings.push(format!(
@@ -136,12 +145,14 @@ impl MariaTarget {
     fn clear_away(&mut self) {
         let Some(reach) = &self.reach else { return };
         for plan in self.plans.iter().filter(|plan| plan.is_made) {
-            let mut sql = format!("DROP DATABASE IF EXISTS {};", ident(&plan.work));
-            if plan.was_empty {
-                let (charset, collation) = (&plan.facts.charset, &plan.facts.collation);
-                sql.push_str(&look::create(&plan.work, charset, collation));
-            }
-            if let Err(error) = reach.farewell("drop what was restored", None, &sql) {
+            let done = match &plan.was_empty {
+                Some(was) => away::empty(reach, plan, was),
+                None => {
+                    let sql = format!("DROP DATABASE IF EXISTS {};", ident(&plan.work));
+                    reach.farewell("drop what was restored", None, &sql).map(drop)
+                }
+            };
+            if let Err(error) = done {
                 tracing::warn!("{error}");
             }
         }
@@ -149,6 +160,10 @@ impl MariaTarget {
 }
 
 impl Target for MariaTarget {
+    fn only_looks(&mut self) {
+        self.only_looks = true;
+    }
+
     fn prepare(
         &mut self,
         parts: &[StoredPart],

@@ -140,23 +140,29 @@ pub fn only_triggers(kind: Kind) -> bool {
 /// restore, or a cancelled one, is waited for by whatever comes next.
 pub struct Steps<'a> {
     pub reach: &'a Reach,
+    name: String,
     lock: String,
 }
 
 /// How long an earlier script is waited for: rename and DDL may wait for others' locks.
 const PATIENCE_SECONDS: u32 = 120;
+/// How long one statement waits for a lock that somebody holds on a table; by itself it would wait a day.
+const LOCK_SECONDS: u32 = 60;
+/// What the server says of the first line of a script that did not get its lock.
+const NO_LOCK: &str = "at line 1: Subquery returns more than 1 row";
 
 impl<'a> Steps<'a> {
     /// Of exchanges of database `name`.
     pub fn new(reach: &'a Reach, name: &str) -> Self {
         let hash = blake3::hash(name.as_bytes()).to_hex();
-        Self { reach, lock: format!("GET_LOCK('lifeboat-step-{}', {PATIENCE_SECONDS})", &hash[..32]) }
+        let name = name.to_owned();
+        Self { reach, name, lock: format!("GET_LOCK('lifeboat-step-{}', {PATIENCE_SECONDS})", &hash[..32]) }
     }
 
     /// Runs a script once no other one runs.
     ///
     /// # Errors
-    /// The server's, or the run was cancelled.
+    /// The server's, an earlier one still runs, or the run was cancelled.
     pub fn run(
         &self,
         what: &str,
@@ -164,9 +170,24 @@ impl<'a> Steps<'a> {
         sql: &[u8],
         cancel: &Cancel,
     ) -> Result<Vec<Vec<String>>, SourceError> {
-        let mut text = format!("DO {};\n", self.lock).into_bytes();
+        // `SIGNAL` is for routines only, and `DO` forgives everything; a scalar of two rows is an error anywhere.
+        let lock = format!("SET @lifeboat_lock = IF({} = 1, 1, (SELECT 1 UNION SELECT 2));", self.lock);
+        let mut text = format!("{lock}\nSET lock_wait_timeout = {LOCK_SECONDS};\n").into_bytes();
         text.extend_from_slice(sql);
-        self.reach.run(what, database, &text, cancel)
+        match self.reach.run(what, database, &text, cancel) {
+            Err(error) if error.to_string().contains(NO_LOCK) => Err(self.still_running()),
+            result => result,
+        }
+    }
+
+    fn still_running(&self) -> SourceError {
+        MariaError::Other(format!(
+            "statements of an earlier restore into {:?} still run at {}\nhint: SHOW PROCESSLIST names them, and \
+             whom they wait for",
+            self.name,
+            self.reach.server.shown()
+        ))
+        .into()
     }
 
     /// The same although the run is cancelled.
@@ -180,19 +201,14 @@ impl<'a> Steps<'a> {
     /// Waits for what an earlier restore left running.
     ///
     /// # Errors
-    /// It still runs.
-    pub fn wait(&self, name: &str) -> Result<(), SourceError> {
+    /// It still runs, or the run was cancelled.
+    pub fn wait(&self, cancel: &Cancel) -> Result<(), SourceError> {
         let what = "wait for what an earlier restore still runs";
-        let rows = self.reach.query(what, None, &format!("SELECT {}", self.lock))?;
+        let rows = self.reach.run(what, None, format!("SELECT {}", self.lock).as_bytes(), cancel)?;
         if rows.first().and_then(|row| row.first()).is_some_and(|got| got == "1") {
             return Ok(());
         }
-        Err(MariaError::Other(format!(
-            "statements of an earlier restore into {name:?} still run at {}\nhint: SHOW PROCESSLIST names them, and \
-             whom they wait for",
-            self.reach.server.shown()
-        ))
-        .into())
+        Err(self.still_running())
     }
 
     /// Columns of `database` that take their default from a sequence of `from` take it from `database`'s own.

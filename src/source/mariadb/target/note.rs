@@ -136,11 +136,15 @@ impl Note {
         steps.surely("move the events back", &names::move_events(&events, kept, name, true))?;
         steps.defaults(name, kept)?;
         let there = self.old.among(&names(steps.reach, name, &free)?);
+        let lacks_triggers = there.triggers != self.old.triggers;
         let is_whole = there.views == self.old.views && there.routines == self.old.routines;
         let wanted = if is_whole { names::only_triggers } else { names::but_events };
         let takes = if is_whole { names::drop_triggers(name, &there) } else { names::strip(name, &there) };
-        steps.surely("take what is to be put up again", &takes)?;
-        steps.run("put up what there was", Some(name), &names::script(&self.held, wanted), &free)?;
+        // What is whole is left alone.
+        if lacks_triggers || !is_whole {
+            steps.surely("take what is to be put up again", &takes)?;
+            steps.run("put up what there was", Some(name), &names::script(&self.held, wanted), &free)?;
+        }
         steps.surely("let the events run again", &names::set_events(&there.events, name, true))?;
         if names(steps.reach, kept, &free)? == Names::default() {
             let drop = format!("DROP DATABASE IF EXISTS {}", ident(kept));
@@ -172,6 +176,28 @@ impl Note {
         steps.defaults(&self.kept, name)?;
         Self::cleared(steps, work, cancel)
     }
+
+    /// After a kill past the rename, whoever lives with `name` may have put things up there again. So only those old
+    /// views go that read nothing any more (nothing could dump a database with them, and the note has them); the next
+    /// exchange keeps the rest.
+    fn settle(&self, steps: &Steps, name: &str, work: &str, cancel: &Cancel) -> Result<(), SourceError> {
+        // Only with its rows asked for does a server open a view and say what is wrong with it.
+        let sql = format!(
+            "SELECT 'v', TABLE_NAME, TABLE_COMMENT, TABLE_ROWS FROM information_schema.TABLES
+             WHERE TABLE_SCHEMA = {} AND TABLE_TYPE LIKE '%VIEW'",
+            literal(name)
+        );
+        let rows = steps.reach.run("look for views of what is gone", None, sql.as_bytes(), cancel)?;
+        let is_dead = |view: &&String| {
+            let mut cells = rows.iter().filter(|row| row.get(1) == Some(*view)).filter_map(|row| row.get(2));
+            cells.any(|comment| comment.contains("references invalid"))
+        };
+        let views = self.old.views.iter().filter(is_dead).cloned().collect();
+        let sql = names::strip(name, &Names { views, ..Names::default() });
+        steps.run("drop views of what is gone", None, sql.as_bytes(), cancel)?;
+        steps.defaults(name, work)?;
+        steps.defaults(&self.kept, name)
+    }
 }
 
 impl MariaTarget {
@@ -180,7 +206,7 @@ impl MariaTarget {
     pub(super) fn undo_earlier(&self, name: &str, work: &str) -> Result<String, SourceError> {
         let steps = Steps::new(self.reach()?, name);
         let cancel = &self.world.cancel;
-        steps.wait(name)?;
+        steps.wait(cancel)?;
         let mut said = format!("an earlier restore into {name:?} broke off; what it left was dropped");
         if let Some((note, is_cleared)) = Note::read(&steps, work)? {
             let kept = &note.kept;
@@ -194,7 +220,7 @@ impl MariaTarget {
                 );
             } else {
                 if !is_cleared {
-                    note.clear(&steps, name, work, cancel)?;
+                    note.settle(&steps, name, work, cancel)?;
                 }
                 note.dress(&steps, cancel).map_err(|error| undressed(&error, kept))?;
                 said = format!(

@@ -15,10 +15,10 @@
 //! 6. the noted ones come to the old tables, where they are now; then what is beside goes, and the note with it.
 //!
 //! An error after 2 undoes everything in reverse. Killed anywhere, the next restore into the same name reads the note
-//! first: before 4 it puts back what is missing, after 4 it does 6.
+//! first: before 4 it puts back what is missing, after 4 it does 6 and leaves the rest in its place alone.
 
 use super::super::dump::{Kind, Objects};
-use super::super::session::{ident, literal};
+use super::super::session::ident;
 use super::look::with_suffix;
 use super::names::{self, Steps, all, but_events, names, script};
 use super::note::Note;
@@ -165,34 +165,23 @@ impl MariaTarget {
         let steps = Steps::new(reach, name);
         note.write(&steps, work, &cancel)?;
         *step = 3;
-        let sql = format!(
-            "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
-             WHERE SCHEMA_NAME = {}",
-            literal(name)
-        );
-        let row = reach.query("look at the old database", None, &sql)?.pop().unwrap_or_default();
-        let cell = |column: usize| row.get(column).cloned().unwrap_or_default();
-        let sql = super::look::create(&note.kept, &cell(0), &cell(1));
+        let (charset, collation) = super::look::collation(reach, name)?;
+        let sql = super::look::create(&note.kept, &charset, &collation);
         steps.run("make the database that keeps the old tables", None, sql.as_bytes(), &cancel)?;
         let sql = names::set_events(&note.old.events, name, false) + &names::drop_triggers(name, &note.old);
         let what = "stop the events of the old database and take its triggers";
         steps.run(what, None, sql.as_bytes(), &cancel)?;
         cancel.check()?;
         *step = 4;
-        // Nobody must hold a table for ever; and what the server began it ends, whether we are there or not.
+        // What the server began it ends, whether we are there or not.
         let moves: [(&[String], &str, &str); 2] =
             [(&note.old.tables, name, &note.kept), (&note.new, work, name)];
         let sql = names::rename(&moves).unwrap_or_default();
-        steps.surely("exchange the tables", &format!("SET lock_wait_timeout = 60;\n{sql}"))?;
+        steps.surely("exchange the tables", &sql)?;
         *step = 5;
         note.clear(&steps, name, work, &cancel)?;
         let facts = &self.plans[place].facts;
-        let sql = format!(
-            "ALTER DATABASE {} CHARACTER SET {} COLLATE {}",
-            ident(name),
-            literal(&facts.charset),
-            literal(&facts.collation)
-        );
+        let sql = super::away::collate(name, &facts.charset, &facts.collation);
         steps.run("set the collation", None, sql.as_bytes(), &cancel)?;
         let name = name.clone();
         self.dress(place, &name, all)?;
@@ -206,7 +195,8 @@ impl MariaTarget {
         let put_back = || -> Result<(), SourceError> {
             let free = Cancel::new();
             let steps = Steps::new(reach, &name);
-            // The server may have done it even where no answer came.
+            // The server may have done it even where no answer came, or still be at it.
+            steps.wait(&free)?;
             if step >= 4 && note.has_moved(&steps, &work, &free)? {
                 let now = names(reach, &name, &free)?;
                 let all_moved = names(reach, &note.kept, &free)?.events.len() == note.old.events.len();

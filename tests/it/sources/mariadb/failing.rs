@@ -132,6 +132,7 @@ fn an_interrupted_restore_leaves_what_was_there() {
     back_up(&machine, &maria.address(&source));
     let (missing, empty, full) = (maria.vacant(), maria.database(), maria.database());
     maria.sql(&full, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    maria.sql("", &format!("ALTER DATABASE {empty} CHARACTER SET ascii"));
     for (target, work) in
         [(&missing, missing.clone()), (&empty, empty.clone()), (&full, format!("{full}_lifeboat_new"))]
     {
@@ -144,13 +145,16 @@ fn an_interrupted_restore_leaves_what_was_there() {
         let other = machine.run(&["restore", "latest", "--to", &maria.address(target), "--force"]);
         assert_eq!(other.code, 2, "{}", other.stderr);
         assert!(other.stderr.contains("another restore into"), "{}", other.stderr);
+        if *target == empty {
+            maria.sql(target, "CREATE TABLE somebodys (a int)");
+        }
         kill(child.id().cast_signed(), Signal::INT);
         let said = wait(&machine, child);
         assert_eq!(said.code, 130, "{}", said.stderr);
         assert_eq!(maria.databases(target), before);
         nothing_left(&machine, maria, &work);
     }
-    assert_eq!(maria.sql(&empty, "SHOW TABLES"), "");
+    assert_eq!(maria.sql(&empty, "SHOW TABLES; SELECT @@character_set_database"), "somebodys\nascii");
     assert_eq!(maria.sql(&full, "SELECT * FROM t"), "1");
     // Killed: the next one sweeps up.
     let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&missing)]);

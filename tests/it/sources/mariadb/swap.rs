@@ -118,8 +118,6 @@ fn waiting(maria: &Maria, like: &str) -> String {
 
 /// Between two looks at a server.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-/// What an exchange asks before it is undone; it waits for whom events' statements wait for.
-const LOOKS: &str = "SELECT ''e'', EVENT_NAME%";
 
 /// Where a restore is stopped once the tables have changed places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +149,7 @@ fn killed_at(stop: Stop, machine: &Machine, maria: &Maria, target: &str) -> Opti
         if stop == Stop::Undoing {
             kill(child.id().cast_signed(), Signal::INT);
             // What was begun is still being done, and waited for.
-            waiting(maria, LOOKS);
+            waiting_for_step(maria);
         }
         let routines = Holding::new(maria, "LOCK TABLES mysql.proc READ");
         holding = routines;
@@ -260,7 +258,7 @@ fn an_exchange_that_fails_after_its_rename_leaves_the_old_database_as_it_was() {
     let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"]);
     waiting(maria, "%CREATE%EVENT `e`%");
     kill(child.id().cast_signed(), Signal::INT);
-    waiting(maria, LOOKS);
+    waiting_for_step(maria);
     drop(holding);
     let said = machine.said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 130, "{}{}", said.stdout, said.stderr);
@@ -304,4 +302,40 @@ fn what_an_earlier_restore_left_is_told_from_what_is_not_ours() {
     let said = machine.run(&["restore", "latest", "--to", &maria.address(&target), "--force"]);
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains("is not ours"), "{}", said.stderr);
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let maria = shared();
+    let source = maria.database();
+    maria.sql(&source, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let machine = Machine::with_repository();
+    back_up(&machine, &maria.address(&source));
+    let (missing, empty, full, marked) =
+        (maria.vacant(), maria.database(), maria.database(), maria.database());
+    let mark = "CREATE TABLE _lifeboat_restore (number int, kind varchar(20), script longblob); CREATE TABLE half (a int)";
+    maria.sql("", &format!("ALTER DATABASE {empty} CHARACTER SET ascii"));
+    maria.sql(&full, "CREATE TABLE t (a int)");
+    maria.sql(&marked, mark);
+    let state = |name: &str| {
+        let schemas = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME";
+        let tables =
+            "SELECT TABLE_SCHEMA, TABLE_NAME, CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA";
+        maria.sql("", &format!("{schemas} LIKE '{name}%'; {tables} LIKE '{name}%'"))
+    };
+    let dry = |name: &str, force: &[&str], code: i32| {
+        let (before, address) = (state(name), maria.address(name));
+        let arguments = [&["restore", "latest", "--to", &address, "--dry-run"], force].concat();
+        let said = machine.run(&arguments);
+        assert_eq!(said.code, code, "{name}: {}{}", said.stdout, said.stderr);
+        assert_eq!(state(name), before, "{}{}", said.stdout, said.stderr);
+    };
+    for name in [&missing, &empty, &marked] {
+        dry(name, &[], 0);
+    }
+    dry(&full, &[], 2);
+    dry(&full, &["--force"], 0);
+    maria.sql("", &format!("CREATE DATABASE {full}_lifeboat_new"));
+    maria.sql(&format!("{full}_lifeboat_new"), mark);
+    dry(&full, &["--force"], 0);
 }
