@@ -64,6 +64,7 @@ impl Started {
 }
 
 /// How a drill ended.
+#[allow(clippy::large_enum_variant, reason = "there is one value a drill")]
 pub enum Ended<'e> {
     /// With evidence; it is told here if it is to be kept later.
     Told(Option<Evidence>),
