@@ -22,8 +22,8 @@ use crate::seal::SealError;
 use crate::seal::access::Access;
 
 /// Opened blocks, waiting or kept, in bytes of plaintext. A dump with scattered updates reads in as many blocks at once
-/// as backups added to it: room for two months of days.
-const OPEN_BYTES: u64 = 96 << 20;
+/// as backups added to it: room for a month of days, and for what the allocator adds to it.
+const OPEN_BYTES: u64 = 64 << 20;
 /// References planned ahead of the one that is written.
 const AHEAD: usize = 8192;
 
