@@ -83,9 +83,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     }
     let repo = open_to_read(context).await?;
     let filter = Filter::from(args.snapshots);
-    let selected = match every::is_every(&args.what) {
-        true => every::select(context, &repo, &args.what, &filter).await?,
-        false => vec![select(context, &repo, &args.what, &filter).await?],
+    let (selected, exit) = match every::is_every(&args.what) {
+        true => {
+            let every = every::select(context, &repo, &args.what, &filter).await?;
+            (every.files, every.exit)
+        }
+        false => (vec![select(context, &repo, &args.what, &filter).await?], Exit::Ok),
     };
     // Not the standard stdout: what leaves here is large already, a buffer would only copy it.
     let (mut to, output) = match &args.output {
@@ -114,7 +117,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
                     count(dumped.left_out)
                 ));
             }
-            Ok(Exit::Ok)
+            Ok(exit)
         }
         // Whoever reads has seen enough.
         Err(EngineError::Local { cause, .. })

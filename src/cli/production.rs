@@ -21,7 +21,17 @@ pub fn server_of(address: &str) -> String {
         "mariadb" | "mysql" => "3306",
         _ => "",
     };
-    if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") }
+    let (host, port) = match host.rsplit_once(':') {
+        // Colons within brackets are the address's own.
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (host, port),
+    };
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let host = match host.as_str() {
+        "" | "localhost" | "127.0.0.1" | "::1" => "localhost",
+        host => host,
+    };
+    format!("{host}:{port}")
 }
 
 /// The servers that the file's jobs back up.
@@ -88,6 +98,15 @@ mod tests {
         for address in ["postgres://db.example/shop", "postgres://admin@db.example:5432/other?x=1"] {
             assert_eq!(server_of(address), "db.example:5432");
         }
+        for address in [
+            "postgres:///shop",
+            "postgres://127.0.0.1/a",
+            "postgres://u@[::1]:5432/b",
+            "postgres://LOCALHOST/c",
+        ] {
+            assert_eq!(server_of(address), "localhost:5432");
+        }
+        assert_eq!(server_of("redis://[FD00::2]"), "fd00::2:6379");
         assert_ne!(server_of("redis://db.example"), server_of("postgres://db.example/a"));
         assert_eq!(server_of("sqlite:/var/app.db"), "sqlite:/var/app.db");
     }

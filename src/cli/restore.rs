@@ -186,8 +186,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let repo = open_to_read(context).await?;
     let filter = Filter::from(args.snapshots.clone());
     if every::is_every(what) {
-        let mut exits = Vec::new();
-        for selected in every::select(context, &repo, what, &filter).await? {
+        let mut every = every::select(context, &repo, what, &filter).await?;
+        if matches!(args.overwrite, OverwriteArg::Never) {
+            // What is there first stays.
+            every.files.reverse();
+        }
+        let mut exits = vec![every.exit];
+        for selected in every.files {
             exits.push(match one(&args, &repo, &selected, &options, context).await {
                 Err(error) if error.exit == Exit::Interrupted => return Err(error),
                 Err(error) => {

@@ -28,13 +28,21 @@ const PATH_BYTES: usize = 107;
 /// How long a server may go on after its client is gone.
 const AFTERWARDS: Duration = Duration::from_secs(30);
 
-/// Programs that pass bytes between their standard input and output and a port, the best first.
+/// After a client that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Programs that pass bytes between their standard input and output and a port, the best first. Some kinds of `nc` go on
+/// after their input ended unless they are told not to, each by another flag.
 const RELAYS: [(&str, &str); 5] = [
-    ("nc", "exec nc 127.0.0.1 PORT"),
     ("socat", "exec socat - TCP:127.0.0.1:PORT"),
     ("bash", "exec bash -c \"$0\""),
     ("python3", "exec python3 -c \"$1\""),
     ("perl", "exec perl -e \"$2\""),
+    (
+        "nc",
+        "case \"$(nc -h 2>&1)\" in *-N*) exec nc -N 127.0.0.1 PORT;; *'-q secs'*) exec nc -q 1 127.0.0.1 PORT;; \
+         *) exec nc 127.0.0.1 PORT;; esac",
+    ),
 ];
 /// Whichever side ends first ends the other.
 const BASH: &str = "exec 3<>/dev/tcp/127.0.0.1/PORT 4<&0 || exit 1
@@ -86,7 +94,16 @@ pub fn open(daemon: &Daemon, user: &User, port: u16, spool: &Path) -> Result<Soc
     let (daemon, container) = (daemon.clone(), user.id.clone());
     let task = daemon.runtime.clone().spawn(async move {
         let mut open = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Too many files are open, say: those that are connected go on.
+                    tracing::warn!("the way into the container cannot take another client: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
             let (daemon, container, command) = (daemon.clone(), container.clone(), command.clone());
             open.spawn(async move {
                 if let Err(error) = pass(&daemon, &container, command, stream).await {

@@ -271,4 +271,20 @@ fn the_files_of_every_job_come_back_at_once() {
     let own = [("LIFEBOAT_MACHINE", "box")];
     let said = machine.run_with(&own, &["restore", "*@latest", "--target", "back"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(
+        said.stderr.contains("these are of box") && said.stderr.contains("also: other"),
+        "{}",
+        said.stderr
+    );
+    // A snapshot that cannot be read may be a job's only one: the rest comes back, and the run is no success.
+    let lost =
+        machine.run(&["snapshots", "--json", "--host", "box", "--job", "shop"]).json()[0]["id"].clone();
+    let manifest = machine.path("repository/snapshots").join(lost.as_str().unwrap());
+    let bytes = fs::read(&manifest).unwrap();
+    fs::set_permissions(&manifest, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&manifest, &bytes[..bytes.len() / 2]).unwrap();
+    let said = restore("*@latest", &["--host", "box", "--quiet"]);
+    assert_eq!(said.code, 20, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("cannot be read, so it is not known whose it is"), "{}", said.stderr);
+    assert_eq!(back("etc/conf"), "new");
 }

@@ -104,8 +104,10 @@ fn a_killed_server_gives_no_snapshot() {
     kill(backend, Signal::KILL);
     let said = wait(&machine, child);
     assert_eq!(said.code, 1, "{}", said.stderr);
-    assert!(said.stderr.contains("server closed the connection"), "{}", said.stderr);
-    assert!(said.stderr.contains("hint: "), "{}", said.stderr);
+    // On a busy machine the tool may have come to its end before.
+    let at_its_end = said.stderr.contains("cannot end the transaction that held the snapshot");
+    let closed = said.stderr.contains("server closed the connection") && said.stderr.contains("hint: ");
+    assert!(at_its_end || closed, "{}", said.stderr);
     no_snapshot(&machine);
 }
 
