@@ -18,6 +18,6 @@ pub struct FilterArgs {
 
 impl From<FilterArgs> for Filter {
     fn from(args: FilterArgs) -> Self {
-        Self { jobs: args.jobs, hosts: args.hosts, tags: args.tags }
+        Self { jobs: args.jobs, hosts: args.hosts, tags: args.tags, machine: String::new() }
     }
 }

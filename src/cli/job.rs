@@ -34,7 +34,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let host = host.unwrap_or_else(|| context.settings.hostname.clone());
     let repo = context.open().await?;
     let list = context.until_cancelled(async { Ok(repo.snapshots().await?) }).await?;
-    let filter = Filter { jobs: vec![job.clone()], hosts: vec![host.clone()], tags: Vec::new() };
+    let filter = Filter { jobs: vec![job.clone()], hosts: vec![host.clone()], ..Filter::default() };
     if list.matching(&filter).next().is_none() {
         let mut jobs: Vec<&str> = list.snapshots.iter().map(|found| found.summary.job.as_str()).collect();
         jobs.sort_unstable();

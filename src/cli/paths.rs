@@ -57,5 +57,6 @@ pub async fn select(
     filter: &Filter,
 ) -> Result<Selected, CliError> {
     let path = SnapshotPath::parse(what)?;
-    context.until_cancelled(async { Ok(path.select(repo, filter).await?) }).await
+    let filter = Filter { machine: context.settings.hostname.clone(), ..filter.clone() };
+    context.until_cancelled(async { Ok(path.select(repo, &filter).await?) }).await
 }

@@ -263,7 +263,7 @@ fn judge_rto(row: &Row, file: &File, notes: &mut Notes) -> &'static str {
 }
 
 fn points(list: &SnapshotList, job: &str, host: &str) -> Vec<Point> {
-    let filter = Filter { jobs: vec![job.to_owned()], hosts: vec![host.to_owned()], tags: Vec::new() };
+    let filter = Filter { jobs: vec![job.to_owned()], hosts: vec![host.to_owned()], ..Filter::default() };
     let point = |snapshot: &crate::repo::snapshots::Snapshot| Point {
         consistent: from_timestamp(snapshot.summary.consistent),
         available: from_timestamp(snapshot.summary.finished),

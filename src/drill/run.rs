@@ -148,7 +148,8 @@ struct Located {
 async fn locate(spec: &Spec, stage: &Stage<'_>) -> Result<Located, DrillError> {
     let mut list = stage.repo.snapshots().await.map_err(EngineError::from)?;
     let path = SnapshotPath::parse(spec.snapshot.as_ref())?;
-    let selected = path.select_from(stage.repo, &list, &Filter::default()).await;
+    let filter = Filter { machine: stage.machine.host.clone(), ..Filter::default() };
+    let selected = path.select_from(stage.repo, &list, &filter).await;
     let selected = match selected {
         // It may be one of those: then the data is lost, and nobody mistyped.
         Err(EngineError::Repo(RepoError::NoSnapshot(_))) if !list.damaged.is_empty() => {

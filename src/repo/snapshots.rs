@@ -43,6 +43,8 @@ pub struct Filter {
     pub hosts: Vec<String>,
     /// Every one must be on the snapshot.
     pub tags: Vec<String>,
+    /// Whose snapshots a job means when several machines have one of its name; empty: whosever is newest.
+    pub machine: String,
 }
 
 impl Filter {
@@ -263,10 +265,42 @@ impl SnapshotList {
         if found.is_empty() { Err(none()) } else { Ok(found) }
     }
 
+    /// Of a job that several machines have, the filter's machine is meant: another's files must not pass for its own.
+    fn of_machine(&self, text: &str, job: &str, filter: &Filter) -> Result<Filter, RepoError> {
+        let mut filter = filter.clone();
+        let ours = self.matching(&filter).filter(|snapshot| snapshot.summary.job == job);
+        let hosts: BTreeSet<&str> = ours.map(|snapshot| snapshot.summary.host.as_str()).collect();
+        if hosts.len() > 1 && !filter.machine.is_empty() {
+            if !hosts.contains(filter.machine.as_str()) {
+                return Err(RepoError::Refused(format!(
+                    "{text:?}: several machines have a job {job:?}: {}\nhint: --host NAME, or LIFEBOAT_MACHINE, chooses one",
+                    hosts.into_iter().collect::<Vec<_>>().join(", ")
+                )));
+            }
+            filter.hosts = vec![filter.machine.clone()];
+        }
+        Ok(filter)
+    }
+
     /// The one snapshot that `text` selects. A bare `latest` that could mean several jobs is an error.
     pub fn select<'l>(&'l self, text: &str, filter: &'l Filter) -> Result<&'l Snapshot, RepoError> {
         let none = || RepoError::NoSnapshot(text.to_owned());
         let selector = Selector::parse(text).ok_or_else(none)?;
+        if let Selector::Latest { job: Some(job), .. } | Selector::At { job, .. } = &selector {
+            let of_machine = self.of_machine(text, job, filter)?;
+            let id = self.selected(text, selector, &of_machine)?.id;
+            return self.snapshots.iter().find(|snapshot| snapshot.id == id).ok_or_else(none);
+        }
+        self.selected(text, selector, filter)
+    }
+
+    fn selected<'l>(
+        &'l self,
+        text: &str,
+        selector: Selector,
+        filter: &'l Filter,
+    ) -> Result<&'l Snapshot, RepoError> {
+        let none = || RepoError::NoSnapshot(text.to_owned());
         match selector {
             Selector::Latest { job, back } => {
                 let fits = |s: &&Snapshot| job.as_ref().is_none_or(|job| s.summary.job == *job);

@@ -39,7 +39,7 @@ pub struct Bare {
 }
 
 /// Variables besides the storage's that a program cannot do without, and that say nothing of this machine's backups.
-const HARMLESS: [&str; 4] = ["PATH", "TZ", "LANG", "SSH_AUTH_SOCK"];
+const HARMLESS: [&str; 5] = ["PATH", "TZ", "LANG", "SSH_AUTH_SOCK", "LIFEBOAT_MACHINE"];
 
 fn failed(what: &str, error: impl std::fmt::Display) -> CliError {
     CliError::new(Exit::Failed, format!("{what}: {error}"))

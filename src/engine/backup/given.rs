@@ -74,7 +74,7 @@ pub fn judge(
     facts: &mut Map<String, Value>,
 ) -> Result<Vec<String>, EngineError> {
     let filter =
-        Filter { jobs: vec![options.job.clone()], hosts: vec![options.host.clone()], tags: Vec::new() };
+        Filter { jobs: vec![options.job.clone()], hosts: vec![options.host.clone()], ..Filter::default() };
     let before: Vec<Yield> = known.matching(&filter).rev().filter_map(yield_of).take(MEDIAN_OF).collect();
     let found = doubts(&before, given);
     let value = serde_json::to_value(given).map_err(|error| EngineError::Source(causes(&error)))?;

@@ -34,15 +34,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Programs that pass bytes between their standard input and output and a port, the best first. Some kinds of `nc` go on
 /// after their input ended unless they are told not to, each by another flag.
 const RELAYS: [(&str, &str); 5] = [
-    ("socat", "exec socat - TCP:127.0.0.1:PORT"),
-    ("bash", "exec bash -c \"$0\""),
-    ("python3", "exec python3 -c \"$1\""),
-    ("perl", "exec perl -e \"$2\""),
     (
         "nc",
         "case \"$(nc -h 2>&1)\" in *-N*) exec nc -N 127.0.0.1 PORT;; *'-q secs'*) exec nc -q 1 127.0.0.1 PORT;; \
          *) exec nc 127.0.0.1 PORT;; esac",
     ),
+    ("socat", "exec socat - TCP:127.0.0.1:PORT"),
+    ("bash", "exec bash -c \"$0\""),
+    ("python3", "exec python3 -c \"$1\""),
+    ("perl", "exec perl -e \"$2\""),
 ];
 /// Whichever side ends first ends the other.
 const BASH: &str = "exec 3<>/dev/tcp/127.0.0.1/PORT 4<&0 || exit 1
