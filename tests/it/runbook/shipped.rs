@@ -74,7 +74,7 @@ fn server_deleted() {
     for file in [
         "restored 1 file (10 B)",
         "restored 3 files (195.3 KiB)",
-        "left out: app.db, which is no files but sqlite",
+        "left out: app.db holds no files but sqlite",
     ] {
         assert!(restored.contains(file), "{file}: {restored}");
     }
