@@ -31,8 +31,8 @@ const AFTERWARDS: Duration = Duration::from_secs(30);
 /// After a client that could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Programs that pass bytes between their standard input and output and a port, the best first. Some kinds of `nc` go on
-/// after their input ended unless they are told not to, each by another flag.
+/// Programs that pass bytes between their standard input and output and a port, in the order they are tried. Some kinds of
+/// `nc` go on after their input ended unless they are told not to, each by another flag.
 const RELAYS: [(&str, &str); 5] = [
     (
         "nc",
