@@ -20,6 +20,7 @@ use crate::base::clock::SystemClock;
 use crate::base::random::SystemRandom;
 use crate::config::{Origin, Settings};
 use crate::format::id::RepoId;
+use crate::pack::parity::ParityStore;
 use crate::repo::create::{CreateOptions, create, require_vacant};
 use crate::repo::open::{OpenOptions, open};
 use crate::repo::replica::KeysCopied;
@@ -92,9 +93,13 @@ pub fn open_store(settings: &Settings, location: &Location) -> Result<Arc<dyn St
 }
 
 fn storage(settings: &Settings, location: &Location) -> Result<Arc<dyn Store>, AppError> {
-    store::open(location, &settings.store).map_err(|error| match error.kind {
+    let store = store::open(location, &settings.store).map_err(|error| match error.kind {
         StoreErrorKind::NotFound => RepoError::NoRepository { location: location.to_string() }.into(),
         _ => AppError::from(error),
+    })?;
+    Ok(match settings.store.parity {
+        Some(share) => Arc::new(ParityStore::new(store, share)),
+        None => store,
     })
 }
 

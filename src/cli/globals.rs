@@ -56,7 +56,7 @@ pub struct Globals {
     /// How long the storage may take to show a write to everybody; 0s on storage that is consistent at once
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, hide_short_help = true)]
     pub settle: Option<Duration>,
-    /// Storage option, such as concurrency=4, retries=10, timeout=5m, ssh-key=FILE, ssh-host-key=accept-new
+    /// Storage option, such as concurrency=4, retries=10, timeout=5m, parity=5%, ssh-key=FILE, ssh-host-key=accept-new
     #[arg(long = "option", global = true, value_name = "KEY=VALUE", value_parser = pair, hide_short_help = true)]
     pub options: Vec<(String, String)>,
 }

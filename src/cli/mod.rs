@@ -42,6 +42,7 @@ mod kit;
 mod ls;
 mod new_secret;
 pub mod output;
+mod parity;
 mod paths;
 mod plan;
 mod production;
@@ -110,6 +111,8 @@ enum Command {
     /// Check that everything is there and whole
     #[command(visible_alias = "check")]
     Verify(verify::Args),
+    /// Make parity of packs, which `repair packs` makes damaged ones whole from; needs no password
+    Parity(parity::Args),
     /// Put right what can be put right from what is there
     Repair(repair::Args),
     /// Show or clear the local cache
@@ -162,6 +165,7 @@ impl Command {
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",
             Self::Verify(_) => "verify",
+            Self::Parity(_) => "parity",
             Self::Repair(_) => "repair",
             Self::Cache(_) => "cache",
             Self::Doctor(_) => "doctor",
@@ -195,6 +199,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Forget(args) => forget::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
+        Command::Parity(args) => parity::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
         Command::Cache(args) => cache::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,

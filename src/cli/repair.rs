@@ -9,8 +9,8 @@ use crate::base::byte_size;
 use crate::base::progress::Progress;
 use crate::config::Environment;
 use crate::engine::repair::{
-    IndexOutcome, IndexPlan, PacksOptions, PacksOutcome, PacksPlan, apply_index, apply_keys, apply_packs,
-    plan_index, plan_keys, plan_packs,
+    Healable, IndexOutcome, IndexPlan, PacksOptions, PacksOutcome, PacksPlan, apply_index, apply_keys,
+    apply_packs, heal_packs, plan_index, plan_keys, plan_packs,
 };
 use crate::engine::verify::outcome::VerifyOutcome;
 use crate::engine::verify::{VerifyOptions, verify};
@@ -36,7 +36,8 @@ enum What {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Save what is sound in damaged packs and condemn them: the next backup stores again what is lost
+    /// Make damaged packs whole from parity; of others save what is sound and condemn them: the next backup stores
+    /// again what is lost
     Packs {
         /// Packs to read, as verify names them [default: all]
         #[arg(value_name = "PACK", value_parser = pack)]
@@ -143,8 +144,15 @@ async fn repair_packs(
     let (counters, display) = context.progress();
     let progress: Arc<dyn Progress> = counters;
     let verifying = VerifyOptions { scratch: Some(scratch(&repo)), ..VerifyOptions::default() };
-    let options = PacksOptions { packs, verify: verifying.clone() };
-    let plan = plan_packs(&repo, replica, &options, &progress, &context.cancel).await?;
+    let mut options = PacksOptions { packs, without_parity: false, verify: verifying.clone() };
+    let mut plan = plan_packs(&repo, replica, &options, &progress, &context.cancel).await?;
+    let mut healed = Vec::new();
+    if !dry_run && !plan.healable.is_empty() {
+        heal_packs(&repo, &plan, progress.as_ref(), &context.cancel).await?;
+        healed = std::mem::take(&mut plan.healable);
+        options.without_parity = true;
+        plan = plan_packs(&repo, replica, &options, &progress, &context.cancel).await?;
+    }
     if dry_run {
         drop(display);
         if context.json {
@@ -158,8 +166,10 @@ async fn repair_packs(
     let outcome = verify(&repo, &verifying, progress, &context.cancel).await?;
     drop(display);
     if context.json {
-        context.json(&serde_json::json!({ "plan": plan, "done": done, "verify": outcome }))?;
+        let all = serde_json::json!({ "healed": healed, "plan": plan, "done": done, "verify": outcome });
+        context.json(&all)?;
     } else {
+        context.print(healed_text(&healed, "made whole from parity"))?;
         context.print(packs_text(&plan, replica.is_some()))?;
         context.print(packs_done_text(&done, &outcome))?;
     }
@@ -188,8 +198,23 @@ async fn keys(dry_run: bool, context: &Context) -> Result<Exit, CliError> {
     Ok(if plan.hopeless.is_empty() || dry_run { Exit::Ok } else { Exit::Damage })
 }
 
+fn healed_text(healed: &[Healable], done: &str) -> String {
+    let line = |one: &Healable| {
+        let (rebuilt, parts) = (count(one.rebuilt), plural(one.parts, "part"));
+        format!("{done}: {} ({}; {rebuilt} of {parts} rebuilt)", one.object, one.why)
+    };
+    healed.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn packs_text(plan: &PacksPlan, with_replica: bool) -> String {
+    if !plan.healable.is_empty() {
+        let healable = healed_text(&plan.healable, "can be made whole from parity");
+        return format!("{healable}\nwhat else is damaged is seen once that is done");
+    }
     let mut lines = Vec::new();
+    lines.extend(
+        plan.hopeless.iter().map(|(object, why)| format!("parity of {object} does not suffice: {why}")),
+    );
     for bad in &plan.packs {
         lines.push(format!("damaged: {} {}", bad.object, bad.why));
         lines.push(format!(

@@ -110,8 +110,8 @@ pub(super) fn advice(outcome: &VerifyOutcome) -> Vec<String> {
     let mut lines = Vec::new();
     if damaged(&["data", "meta"]) {
         lines.push(
-            "next: `lifeboat repair packs` saves what is sound in damaged packs (with --from REPLICA also what is \
-             lost here)"
+            "next: `lifeboat repair packs` makes damaged packs whole from parity, or saves what is sound in them (with \
+             --from REPLICA also what is lost here)"
                 .to_owned(),
         );
     }
@@ -120,6 +120,9 @@ pub(super) fn advice(outcome: &VerifyOutcome) -> Vec<String> {
     }
     if damaged(&["config", "roster", "keyring", "slots"]) {
         lines.push("next: `lifeboat --kit FILE repair keys` puts back what a recovery kit holds".to_owned());
+    }
+    if damaged(&["parity"]) {
+        lines.push("next: `lifeboat parity --check` makes damaged parity anew".to_owned());
     }
     if damaged(&["index"]) {
         lines.push("next: `lifeboat repair index` makes the index anew".to_owned());
@@ -141,6 +144,7 @@ fn text(outcome: &VerifyOutcome, verbose: bool) -> String {
         ("snapshots", checked.snapshots),
         ("small objects", checked.objects),
         ("packs", checked.packs),
+        ("parity objects", checked.parity),
         ("folder pages", checked.pages),
         ("references", checked.references),
         ("packs read", checked.packs_read),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{ConfigError, Environment, Overrides};
+use crate::format::parity::Share;
 use crate::store::{Credentials, HostKeyCheck, Location, StoreOptions};
 
 /// Most operations at once, and most retries: above it is a slip of the finger.
@@ -31,6 +32,10 @@ fn set(options: &mut StoreOptions, key: &str, value: &str) -> Result<(), String>
         "retries" => options.max_retries = count(value, 0)?,
         "retry-delay" => options.retry_delay = duration(value)?,
         "connect-timeout" => options.connect_timeout = duration(value)?,
+        "parity" => {
+            let share = Share::parse(value);
+            options.parity = Some(share.ok_or("write a share from 0.1% to 100%")?);
+        }
         "timeout" => options.timeout = duration(value)?,
         "ssh-key" => options.ssh_identity_file = Some(value.into()),
         "ssh-known-hosts" => options.ssh_known_hosts_file = Some(value.into()),
@@ -44,7 +49,7 @@ fn set(options: &mut StoreOptions, key: &str, value: &str) -> Result<(), String>
         }
         _ => {
             return Err("there is no such option; known are concurrency, retries, retry-delay, \
-                connect-timeout, timeout, ssh-key, ssh-known-hosts, ssh-program, ssh-host-key"
+                connect-timeout, timeout, parity, ssh-key, ssh-known-hosts, ssh-program, ssh-host-key"
                 .into());
         }
     }

@@ -14,6 +14,7 @@ pub mod forget;
 pub mod kit;
 pub mod ls;
 pub mod needs;
+pub mod parity;
 pub mod prune;
 pub mod read;
 pub mod repair;

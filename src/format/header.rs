@@ -34,11 +34,12 @@ pub enum ObjectKind {
     Confirm = 10,
     Forgotten = 11,
     Tombstone = 12,
+    Parity = 13,
 }
 
 impl ObjectKind {
     /// All kinds, in order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Data,
         Self::Meta,
         Self::Index,
@@ -51,6 +52,7 @@ impl ObjectKind {
         Self::Confirm,
         Self::Forgotten,
         Self::Tombstone,
+        Self::Parity,
     ];
 
     /// The folder its objects live in.
@@ -68,6 +70,7 @@ impl ObjectKind {
             Self::Confirm => "confirms",
             Self::Forgotten => "forgotten",
             Self::Tombstone => "tombstones",
+            Self::Parity => "parity",
         }
     }
 

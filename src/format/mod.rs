@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod manifest;
 pub mod pack;
 pub mod page;
+pub mod parity;
 pub mod parsers;
 pub mod signed;
 

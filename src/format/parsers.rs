@@ -8,6 +8,7 @@ use super::keyring::{Keyring, Roster, SlotInfo, SlotSecret};
 use super::manifest::{Contents, Summary};
 use super::pack::{Directory, Index};
 use super::page::{RecipePage, TreePage};
+use super::parity::Table;
 use super::signed::{Config, Mark, Run, Signed, Tombstone, check_checksum, with_checksum};
 
 /// Reads bytes, then encodes what was read.
@@ -37,8 +38,13 @@ fn slot_info(bytes: &[u8]) -> Result<Vec<u8>, FormatError> {
     Ok(info.encode())
 }
 
+fn parity_table(bytes: &[u8]) -> Result<Vec<u8>, FormatError> {
+    let (table, length) = Table::decode(bytes)?;
+    Ok([&table.encode(), &bytes[length..]].concat())
+}
+
 /// All of them. A name is also the name of the fuzz target and of its corpus.
-pub const PARSERS: [(&str, Reencode); 18] = [
+pub const PARSERS: [(&str, Reencode); 19] = [
     ("header", header),
     ("signed", signed),
     ("padding", |bytes| Ok(pad(unpad(bytes)?))),
@@ -51,6 +57,7 @@ pub const PARSERS: [(&str, Reencode); 18] = [
     ("slot_info", slot_info),
     ("slot_secret", |bytes| Ok(SlotSecret::decode(bytes)?.encode().to_vec())),
     ("pack_directory", |bytes| Ok(Directory::decode(bytes)?.encode())),
+    ("parity_table", parity_table),
     ("index", |bytes| Ok(Index::decode(bytes)?.encode())),
     ("manifest_summary", |bytes| Ok(Summary::decode(bytes)?.encode())),
     ("manifest_contents", |bytes| Ok(Contents::decode(bytes)?.encode())),

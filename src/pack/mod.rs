@@ -7,6 +7,7 @@ pub mod build;
 pub mod filter;
 pub mod gather;
 pub mod index;
+pub mod parity;
 pub mod read;
 
 use crate::format::FormatError;

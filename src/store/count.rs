@@ -81,6 +81,14 @@ impl Store for CountingStore {
         Ok(())
     }
 
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        add(&self.counters.puts, 1);
+        let size = bytes.len();
+        self.inner.replace(name, bytes).await?;
+        add(&self.counters.uploaded_bytes, size);
+        Ok(())
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         add(&self.counters.gets, 1);
         let bytes = self.inner.get(name).await?;

@@ -178,6 +178,26 @@ impl FaultStore {
         changed[bit / 8] ^= 1 << (bit % 8);
         changed.freeze()
     }
+
+    async fn write(&self, name: &str, bytes: Bytes, replaces: bool) -> Result<(), StoreError> {
+        let mut dice = self.begin("write", name).await?;
+        let put = async |bytes| match replaces {
+            true => self.inner.replace(name, bytes).await,
+            false => self.inner.put(name, bytes).await,
+        };
+        match self.fate(&mut dice) {
+            Fate::Done => put(bytes).await,
+            Fate::Lost => Err(self.error("write", name, "never arrived")),
+            Fate::Unacknowledged => {
+                put(bytes).await?;
+                Err(self.error("write", name, "arrived, but the answer was lost"))
+            }
+            Fate::Torn => {
+                put(bytes.slice(..bytes.len() / 2)).await?;
+                Err(self.error("write", name, "torn in the middle"))
+            }
+        }
+    }
 }
 
 struct Dice(blake3::OutputReader);
@@ -211,19 +231,11 @@ impl Store for FaultStore {
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let mut dice = self.begin("write", name).await?;
-        match self.fate(&mut dice) {
-            Fate::Done => self.inner.put(name, bytes).await,
-            Fate::Lost => Err(self.error("write", name, "never arrived")),
-            Fate::Unacknowledged => {
-                self.inner.put(name, bytes).await?;
-                Err(self.error("write", name, "arrived, but the answer was lost"))
-            }
-            Fate::Torn => {
-                self.inner.put(name, bytes.slice(..bytes.len() / 2)).await?;
-                Err(self.error("write", name, "torn in the middle"))
-            }
-        }
+        self.write(name, bytes, false).await
+    }
+
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.write(name, bytes, true).await
     }
 
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {

@@ -101,6 +101,21 @@ impl LocalStore {
         let done = done.unwrap_or_else(|e| Err(io::Error::other(e)));
         done.map_err(|e| StoreError::new(kind_of(&e), operation, name, location, e))
     }
+
+    async fn write(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Shared, &Path) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.run("write", name, move |shared, path| {
+            // A write has no "not found": the folder vanished under us, and its absence is not the object's.
+            work(shared, path).map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => io::Error::other(e),
+                _ => shared.absence(e),
+            })
+        })
+        .await
+    }
 }
 
 fn show(path: &Path) -> String {
@@ -229,6 +244,17 @@ impl Shared {
         fsync_folder(folder)
     }
 
+    /// A rename over what is there: after a power cut it is the one or the other.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(&self.root);
+        self.folder_exists(folder)?;
+        let mut temp = temp_file(folder)?;
+        write_around_cache(temp.as_file_mut(), bytes)?;
+        temp.as_file().sync_all()?;
+        temp.persist(path)?;
+        fsync_folder(folder)
+    }
+
     fn list(&self, path: &Path) -> io::Result<Vec<(String, u64)>> {
         let entries = match std::fs::read_dir(path) {
             Ok(entries) => entries,
@@ -309,11 +335,13 @@ fn write_nameless(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::linkat(CWD, &by_descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
+fn temp_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mode = Permissions::from_mode(0o600);
+    tempfile::Builder::new().prefix(TEMP_PREFIX).permissions(mode).tempfile_in(folder)
+}
+
 fn write_and_rename(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temp = tempfile::Builder::new()
-        .prefix(TEMP_PREFIX)
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(folder)?;
+    let mut temp = temp_file(folder)?;
     write_around_cache(temp.as_file_mut(), bytes)?;
     rustix::fs::fsync(temp.as_file().as_fd())?; // scenario 2
     match rustix::fs::renameat_with(CWD, temp.path(), CWD, path, RenameFlags::NOREPLACE) {
@@ -339,14 +367,11 @@ impl Store for LocalStore {
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        self.run("write", name, move |shared, path| {
-            // A write has no "not found": the folder vanished under us, and its absence is not the object's.
-            shared.put(path, &bytes).map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => io::Error::other(e),
-                _ => shared.absence(e),
-            })
-        })
-        .await
+        self.write(name, move |shared, path| shared.put(path, &bytes)).await
+    }
+
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.write(name, move |shared, path| shared.replace(path, &bytes)).await
     }
 
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {

@@ -102,6 +102,12 @@ impl Store for MemoryStore {
         }
     }
 
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        name::check("write", name, &self.location)?;
+        lock(&self.objects).insert(name.to_owned(), bytes);
+        Ok(())
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         name::check("read", name, &self.location)?;
         let found = lock(&self.objects).get(name).cloned();

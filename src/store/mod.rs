@@ -61,6 +61,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Putting the same bytes again is Ok. Putting *other* bytes under an existing name is a caller's fault:
     /// local disk and memory refuse it ([`StoreErrorKind::Conflict`]), services may replace the object.
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError>;
+    /// As [`Self::put`], but whatever stands under the name gives way, in one step: a reader sees the one or the other.
+    /// Only for putting right what was damaged.
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError>;
     /// The whole object.
     async fn get(&self, name: &str) -> Result<Bytes, StoreError>;
     /// Exactly `length` bytes from `offset`; fewer is an error of kind [`StoreErrorKind::Truncated`].

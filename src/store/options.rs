@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::format::parity::Share;
+
 /// Whom to be at the service. Only the fields of the location's own scheme are looked at.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
@@ -50,6 +52,8 @@ pub struct StoreOptions {
     pub download_limit_bytes_per_second: Option<u64>,
     /// Δ, see [`crate::store::Store::settle`]. `None` = zero, right for every service the documentation names.
     pub settle: Option<Duration>,
+    /// How much parity is put after every pack: see [`Share`]. The stores themselves know nothing of it.
+    pub parity: Option<Share>,
     /// Private key for SFTP; `None` = what `ssh` finds itself (agent, `~/.ssh/config`).
     pub ssh_identity_file: Option<PathBuf>,
     /// `None` = the user's own.
@@ -71,6 +75,7 @@ impl Default for StoreOptions {
             upload_limit_bytes_per_second: None,
             download_limit_bytes_per_second: None,
             settle: None,
+            parity: None,
             ssh_identity_file: None,
             ssh_known_hosts_file: None,
             ssh_host_key_check: HostKeyCheck::default(),

@@ -118,6 +118,10 @@ impl Store for OverlayStore {
         Err(self.refuse("write", name))
     }
 
+    async fn replace(&self, name: &str, _: Bytes) -> Result<(), StoreError> {
+        Err(self.refuse("write", name))
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         self.present(name)?;
         let bytes = self.inner.get(name).await?;

@@ -39,6 +39,11 @@ impl Store for PatientStore {
         self.tries.run("write", name, size_bytes, || self.inner.put(name, bytes.clone())).await
     }
 
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let size_bytes = bytes.len() as u64;
+        self.tries.run("write", name, size_bytes, || self.inner.replace(name, bytes.clone())).await
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         self.tries.run("read", name, 0, || self.inner.get(name)).await
     }

@@ -69,12 +69,24 @@ impl RemoteStore {
         self.tries.run(operation, subject, bytes, attempt).await
     }
 
+    async fn write(&self, name: &str, bytes: Bytes, replaces: bool) -> Result<(), StoreError> {
+        name::check("write", name, &self.location)?;
+        let size = bytes.len() as u64;
+        if self.move_into_place {
+            self.sweep().await;
+            return self.run("write", name, size, || self.put_and_move(name, &bytes, replaces)).await;
+        }
+        self.run("write", name, size, || async { self.operator.write(name, bytes.clone()).await.map(|_| ()) })
+            .await
+    }
+
     /// Temporary name, size check, move. A failure leaves at most a temporary object.
     ///
     /// An object that exists is not written again: a server may carry out a replacing MOVE as a delete and a
     /// rename, and one that dies between the two would lose an object long acknowledged.
-    async fn put_and_move(&self, name: &str, bytes: &Bytes) -> opendal::Result<()> {
+    async fn put_and_move(&self, name: &str, bytes: &Bytes, replaces: bool) -> opendal::Result<()> {
         match self.operator.stat(name).await {
+            Ok(_) if replaces => {}
             Ok(_) if self.operator.read(name).await?.to_bytes() == *bytes => return Ok(()),
             Ok(_) => return Err(opendal::Error::new(ErrorKind::AlreadyExists, "exists with other bytes")),
             Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -247,14 +259,11 @@ impl Store for RemoteStore {
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        name::check("write", name, &self.location)?;
-        let size = bytes.len() as u64;
-        if self.move_into_place {
-            self.sweep().await;
-            return self.run("write", name, size, || self.put_and_move(name, &bytes)).await;
-        }
-        self.run("write", name, size, || async { self.operator.write(name, bytes.clone()).await.map(|_| ()) })
-            .await
+        self.write(name, bytes, false).await
+    }
+
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.write(name, bytes, true).await
     }
 
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {

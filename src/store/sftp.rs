@@ -402,6 +402,17 @@ impl Store for SftpStore {
         self.run("write", name, bytes.len() as u64, work).await
     }
 
+    /// In one step where the server has posix-rename.
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        match self.put(name, bytes.clone()).await {
+            Err(error) if error.kind == StoreErrorKind::Conflict => {
+                self.delete(name).await?;
+                self.put(name, bytes).await
+            }
+            other => other,
+        }
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         name::check("read", name, &self.location)?;
         let path = self.path(name);

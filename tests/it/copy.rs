@@ -263,6 +263,9 @@ impl Store for CutStore {
         }
         self.inner.put(name, bytes).await
     }
+    async fn replace(&self, name: &str, bytes: bytes::Bytes) -> Result<(), lifeboat::store::StoreError> {
+        self.inner.replace(name, bytes).await
+    }
     async fn get(&self, name: &str) -> Result<bytes::Bytes, lifeboat::store::StoreError> {
         self.inner.get(name).await
     }

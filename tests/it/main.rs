@@ -18,6 +18,7 @@ mod hostile;
 mod key_cli;
 mod keys;
 mod model;
+mod parity;
 mod plain;
 mod reading;
 mod restore;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::lost;
+use super::parity::{self, Healable};
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::engine::EngineError;
@@ -28,6 +29,7 @@ use crate::format::id::{ObjectHash, ShortId};
 use crate::pack::index::BlockInfo;
 use crate::pack::pack_name;
 use crate::pack::read::Reader;
+use crate::repo::marks::condemned;
 use crate::repo::run::Run;
 use crate::repo::sync::Thoroughness;
 use crate::repo::{RepoError, Repository};
@@ -37,6 +39,8 @@ use crate::repo::{RepoError, Repository};
 pub struct PacksOptions {
     /// Only these are read in full; none: all packs are.
     pub packs: Vec<ObjectHash>,
+    /// What parity could rebuild is treated as damage nobody can undo.
+    pub without_parity: bool,
     /// Threads, and where a temporary index may lie, as for verify.
     pub verify: VerifyOptions,
 }
@@ -58,6 +62,11 @@ pub struct BadPack {
 /// What repairing packs would do.
 #[derive(Serialize)]
 pub struct PacksPlan {
+    /// Packs that parity makes whole. While there are any, nothing else is planned: [`heal_packs`] comes first, and
+    /// then another plan.
+    pub healable: Vec<Healable>,
+    /// Damaged packs whose parity does not suffice, and why.
+    pub hopeless: Vec<(String, String)>,
     pub packs: Vec<BadPack>,
     /// Stored bytes that move to new packs because they are nowhere else.
     pub moved_bytes: u64,
@@ -110,8 +119,14 @@ pub async fn plan_packs(
     let verify = VerifyOptions { read_data, packs: options.packs.clone(), ..options.verify.clone() };
     let scratch = scratch(&verify)?;
     let mut examined = examine(repo, &verify, scratch.as_ref(), progress, cancel).await?;
+    let found = match options.without_parity {
+        true => parity::Found::default(),
+        false => parity::find(repo, &examined, progress.as_ref(), cancel).await?,
+    };
     let costs = examined.costs(repo, progress.as_ref(), cancel).await?;
     let mut plan = PacksPlan {
+        healable: found.healable,
+        hopeless: found.hopeless,
         packs: Vec::new(),
         moved_bytes: 0,
         lost_chunks: 0,
@@ -121,6 +136,9 @@ pub async fn plan_packs(
         moves: Vec::new(),
         from_replica: Vec::new(),
     };
+    if !plan.healable.is_empty() {
+        return Ok(plan);
+    }
     // Where only some packs were read, nobody knows yet whether the others are sound.
     let reader = (!options.packs.is_empty()).then(|| examined.reader(repo));
     let mut bad: Vec<_> = examined.view.bad.clone().into_iter().collect();
@@ -307,6 +325,29 @@ async fn ask_replica(
     Ok(())
 }
 
+/// Makes the plan's packs whole from their parity.
+///
+/// Errors with [`RepoError::Conflict`] while a prune of this machine is alive.
+pub async fn heal_packs(
+    repo: &Repository,
+    plan: &PacksPlan,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<(), EngineError> {
+    let _lock = lock(repo)?;
+    let condemned = condemned(&repo.tombstones().await?);
+    let sound = |one: &&Healable| !condemned.contains(&one.pack);
+    let healable: Vec<_> = plan.healable.iter().filter(sound).collect();
+    parity::apply(repo, &healable, progress, cancel).await?;
+    repo.sync(Thoroughness::Tolerant).await?;
+    Ok(repo.index.save_filter().map_err(RepoError::from)?)
+}
+
+fn lock(repo: &Repository) -> Result<impl Drop + use<>, EngineError> {
+    let text = "a prune of this repository is at work on this machine";
+    repo.local.lock_prune()?.ok_or_else(|| RepoError::Conflict(text.to_owned()).into())
+}
+
 /// Does what the plan says. Interrupted at any point, nothing is lost and the same command goes on.
 ///
 /// Errors with [`RepoError::Conflict`] while a prune of this machine is alive.
@@ -320,10 +361,7 @@ pub async fn apply_packs(
     if plan.is_empty() {
         return Ok(PacksOutcome::default());
     }
-    let Some(_lock) = repo.local.lock_prune()? else {
-        let text = "a prune of this repository is at work on this machine";
-        return Err(RepoError::Conflict(text.to_owned()).into());
-    };
+    let _lock = lock(repo)?;
     let (mut run, _) = Run::begin(repo).await?;
     let result = apply_under(&mut run, replica, plan, progress, cancel).await;
     run.end().await;

@@ -19,6 +19,7 @@ use crate::format::FormatError;
 use crate::format::header::{ENC_LIMIT, FIXED_BYTES, Header, ObjectKind};
 use crate::format::id::{ObjectHash, RepoId, SnapshotId};
 use crate::format::manifest;
+use crate::format::parity;
 use crate::format::signed::{OBJECT_LIMIT_BYTES, check_checksum};
 use crate::repo::sync::ListedPack;
 use crate::store::{Listed, Store, StoreError, StoreErrorKind};
@@ -182,6 +183,7 @@ fn expected(kind: ObjectKind, name: &str) -> Option<Expected> {
             ObjectHash::from_hex(leaf).map(Expected::Hash)
         }
         ObjectKind::Snapshot => manifest::parse_object_name(name).map(|(_, hash)| Expected::Hash(hash)),
+        ObjectKind::Parity => parity::parse_object_name(name).map(|(_, hash)| Expected::Hash(hash)),
         ObjectKind::Confirm | ObjectKind::Forgotten => SnapshotId::from_hex(leaf).map(|_| Expected::Checksum),
         _ => Some(Expected::Checksum),
     }

@@ -14,6 +14,7 @@ pub mod keyless;
 mod objects;
 pub mod outcome;
 mod packs;
+mod parity;
 mod read;
 pub(super) mod snapshots;
 pub mod subset;
@@ -22,6 +23,7 @@ mod trees;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -113,6 +115,7 @@ pub(super) async fn examine(
         trees::check(&reader, &opened, &mut view, &mut report, progress.as_ref(), cancel).await?;
     if options.read_data.is_none() && options.packs.is_empty() {
         report.not_tested("file contents: nothing but the packs' directories was read (use --read-data)");
+        parity::check(repo, &view.stock, &HashSet::new(), &mut report, cancel).await?;
     } else {
         progress.phase("reading packs");
         let chosen = choose(repo, options, &view);
@@ -120,6 +123,8 @@ pub(super) async fn examine(
             let left = view.stock.packs.len() - chosen.len();
             report.not_tested(format!("the blocks of {left} packs outside the chosen part"));
         }
+        let chosen_packs = chosen.iter().map(|(hash, _)| *hash).collect();
+        parity::check(repo, &view.stock, &chosen_packs, &mut report, cancel).await?;
         let threads = threads(options.threads);
         is_broken |= read::check(repo, chosen, threads, &mut view, &mut report, progress, cancel).await?;
     }
@@ -136,6 +141,11 @@ fn choose(repo: &Repository, options: &VerifyOptions, view: &View) -> Vec<(Objec
 }
 
 impl Examined {
+    /// Whether anything that some snapshot needs may be lost.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// Which files of which snapshots are lost.
     pub async fn costs(
         &self,

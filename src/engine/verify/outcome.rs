@@ -55,6 +55,8 @@ pub struct Checked {
     pub objects: u64,
     pub snapshots: u64,
     pub packs: u64,
+    /// Parity objects.
+    pub parity: u64,
     /// Pages of trees and recipes.
     pub pages: u64,
     /// References from pages to chunks; a shared page counts once.

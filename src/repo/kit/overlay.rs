@@ -62,6 +62,10 @@ impl Store for KitStore {
         self.inner.put(name, bytes).await
     }
 
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.replace(name, bytes).await
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         if self.is_hidden(name) {
             return self.hidden(name);

@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicU64;
 use lifeboat::base::random::SeededRandom;
 use lifeboat::chunk::{Cutter, Profile};
 use lifeboat::format::header::{ObjectKind, padme};
-use lifeboat::format::id::{ChunkId, KeyId, RunId};
+use lifeboat::format::id::{ChunkId, KeyId, ObjectHash, RunId};
 use lifeboat::format::keyring::{DomainKeys, EpochKeys, Key, Keyring, Role, SlotInfo, SlotSecret};
+use lifeboat::format::parity::Share;
 use lifeboat::pack::build::{PackBuilder, PackSeed};
+use lifeboat::pack::parity::make;
 use lifeboat::repo::tree::write::TreeWriter;
 use lifeboat::seal::access::{Access, OwnerRoot};
 use lifeboat::seal::block::{Codecs, Compression};
@@ -134,6 +136,15 @@ fn cuts(profile: Profile) -> Vec<u8> {
     lengths
 }
 
+fn parity() -> Vec<u8> {
+    let mut pack = pack();
+    let mut more = vec![0; 40_000];
+    blake3::Hasher::new().update(b"golden parity").finalize_xof().fill(&mut more);
+    pack.extend_from_slice(&more);
+    let hash = ObjectHash(*blake3::hash(&pack).as_bytes());
+    make(ObjectKind::Data, hash, &pack, Share::parse("25%").unwrap()).unwrap().bytes.to_vec()
+}
+
 pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     let access = access();
     let home = access.home();
@@ -167,6 +178,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("grant", seal_grant(&values::REPO, &member, &recipient, &keyring(), &random(5)).unwrap()),
         ("sealed index", seal_index(&access, home, &values::index(), &random(6)).unwrap()),
         ("pack", pack()),
+        ("parity", parity()),
         ("manifest", manifest),
         ("snapshot id", id.0.to_vec()),
     ]

@@ -7,6 +7,7 @@ use lifeboat::format::keyring::*;
 use lifeboat::format::manifest::{Contents, Head, Statistics, Summary};
 use lifeboat::format::pack::{Block, Codec, Directory, Index, IndexPack, Origin};
 use lifeboat::format::page::{Child, RecipePage, TreePage, TreeRoot};
+use lifeboat::format::parity::Table;
 use lifeboat::format::signed::{Config, Mark, Run, Signed, Tombstone, with_checksum};
 
 pub const REPO: RepoId = RepoId([0xa0; 16]);
@@ -237,6 +238,17 @@ fn child(byte: u8) -> Child {
     Child { page: reference(byte, 16_400), count: 300, bytes: 1 << 33 }
 }
 
+fn parity_table() -> Table {
+    Table {
+        kind: ObjectKind::Meta,
+        pack: ObjectHash([0x5c; 32]),
+        pack_bytes: 9000,
+        shard_bytes: 4096,
+        originals: vec![[0x5d; 16], [0x5e; 16], [0x5f; 16]],
+        recovery: vec![[0x60; 16], [0x61; 16]],
+    }
+}
+
 /// Per parser, the encoding of its value.
 pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     let mut signed_header = Header::new(ObjectKind::Config, Kem::None, REPO, 0, 0);
@@ -265,6 +277,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("slot_info", slot_info().encode()),
         ("slot_secret", SlotSecret::Member { signing, recipient }.encode().to_vec()),
         ("pack_directory", directory().encode()),
+        ("parity_table", parity_table().encode()),
         ("index", index().encode()),
         ("manifest_summary", summary().encode()),
         ("manifest_contents", contents().encode()),

@@ -397,6 +397,11 @@ impl Store for Client {
         self.finish(&fate, "write", name).await
     }
 
+    /// No actor repairs anything.
+    async fn replace(&self, name: &str, _: Bytes) -> Result<(), StoreError> {
+        Err(error(lifeboat::store::StoreErrorKind::Config, "write", name))
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         let fate = self.begin().await;
         if self.mutant == Some(Mutant::NoForgottenCheck) && name.starts_with("forgotten/") {

@@ -27,6 +27,7 @@ pub async fn run(location: &Location, options: &StoreOptions) {
     ranges(&*store).await;
     listings(&store).await;
     same_name_again(&store).await;
+    replaces(&*store).await;
     deletes(&*store).await;
     refused_names(&*store).await;
     large_object(&*store).await;
@@ -114,6 +115,20 @@ async fn same_name_again(store: &Arc<dyn Store>) {
         }
     };
     assert_eq!(store.get("data/same").await.expect("get"), expected);
+}
+
+/// Other bytes, more of them, and a name that is not taken.
+async fn replaces(store: &dyn Store) {
+    for (seed, size) in [(1, 300), (2, 70_001), (3, 5)] {
+        let bytes = noise(seed, size);
+        store
+            .replace("parity/a", bytes.clone())
+            .await
+            .unwrap_or_else(|e| panic!("replace: {e}: {}", e.cause));
+        assert_eq!(store.get("parity/a").await.expect("replaced"), bytes, "{size}");
+    }
+    assert_eq!(store.list("parity").await.expect("list"), [listed("parity/a", 5)]);
+    store.delete("parity/a").await.expect("delete");
 }
 
 async fn deletes(store: &dyn Store) {
