@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{AppError, series, unserved};
 use crate::base::cancel::Cancel;
@@ -58,6 +59,9 @@ pub struct TargetFlags {
     /// Sessions that restore at once.
     pub jobs: u32,
 }
+
+/// The least time that an answer through a container is waited for.
+const THROUGH_CONTAINER: Duration = Duration::from_secs(60);
 
 /// A capture with its names.
 pub struct OpenCapture {
@@ -169,6 +173,7 @@ fn mariadb(address: &str, around: &Surroundings) -> Result<(mariadb::Address, ma
             Way::Through(socket) => {
                 server.socket = Some(socket.path().to_owned());
                 server.through = Some(socket.clone());
+                server.connect_timeout = server.connect_timeout.max(THROUGH_CONTAINER);
             }
         }
         let mut root = None;
@@ -204,7 +209,11 @@ pub(super) fn postgres(
     if let Some(found) = in_container(&server.user, &server.host, server.port, around)? {
         match &found.way {
             Way::Address(address) => server.host = address.to_string(),
-            Way::Through(socket) => server.through = Some(socket.clone()),
+            Way::Through(socket) => {
+                server.through = Some(socket.clone());
+                // A command has to start in the container first, which takes a while on a busy machine.
+                server.connect_timeout = server.connect_timeout.max(THROUGH_CONTAINER);
+            }
         }
         server.user =
             found.variable("POSTGRES_USER").map_err(SourceError::from)?.unwrap_or("postgres".into());

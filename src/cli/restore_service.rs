@@ -12,9 +12,9 @@ use super::{CliError, Context, Exit};
 use crate::app::services::{self, TargetFlags};
 use crate::base::byte_size;
 use crate::engine::read::select::Selected;
-use crate::engine::restore::service::{look, to_service};
+use crate::engine::restore::service::{Looked, look, to_service};
 use crate::repo::Repository;
-use crate::source::target::{Returned, Target};
+use crate::source::target::{Met, Returned, Target};
 
 /// What only a restore into a service knows.
 #[derive(Debug, clap::Args)]
@@ -39,12 +39,12 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// The same again, for a run that goes on.
-    pub fn again(&self) -> Vec<String> {
+    /// The same again, for a run that goes on; with `flush` also what empties a service first.
+    pub fn again(&self, flush: bool) -> Vec<String> {
         let mut words = Vec::new();
         for (set, flag) in [
-            (self.force, "--force"),
-            (self.flush_first, "--flush-first"),
+            (self.force || flush, "--force"),
+            (self.flush_first || flush, "--flush-first"),
             (self.replace_roles, "--replace-roles"),
         ] {
             words.extend(set.then(|| flag.to_owned()));
@@ -98,6 +98,39 @@ async fn open(
     Ok(target.map_err(|_| CliError::new(Exit::Failed, "the target panicked: this is a bug"))??)
 }
 
+/// What a restore into the service at `address` would meet; nothing is changed. A target that does not tell what is there
+/// is asked without `--force` first, which shows whether anything would be lost.
+pub async fn meet(
+    address: &str,
+    flags: &TargetFlags,
+    repo: &Repository,
+    selected: &Selected,
+    context: &Context,
+) -> Result<(Looked, Met), CliError> {
+    let try_look = async |flags: TargetFlags| -> Result<Looked, CliError> {
+        let target = open(address, flags, repo, context).await?;
+        context.until_cancelled(async { Ok(look(repo, selected, target).await?) }).await
+    };
+    let found = try_look(flags.clone()).await?;
+    if let Some(met) = found.met.clone() {
+        return Ok((found, met));
+    }
+    let mut met = Met::default();
+    if flags.force {
+        let gentle = TargetFlags { force: false, flush_first: false, ..flags.clone() };
+        match try_look(gentle).await {
+            Err(error) if is_full(&error) => met.replaced.push("what is there".into()),
+            other => drop(other?),
+        }
+    }
+    Ok((found, met))
+}
+
+/// Something is there that only `--force` replaces.
+pub fn is_full(error: &CliError) -> bool {
+    error.hint.as_ref().is_some_and(|hint| hint.contains("--force"))
+}
+
 /// Looks whether `selected` could be restored into the service at `address`, and changes nothing.
 pub async fn plan(
     address: &str,
@@ -106,22 +139,34 @@ pub async fn plan(
     selected: &Selected,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let target = open(address, flags, repo, context).await?;
-    let found = context.until_cancelled(async { Ok(look(repo, selected, target).await?) }).await?;
+    let (found, met) = meet(address, &flags, repo, selected, context).await?;
     let (address, snapshot) = (services::shown(address), &selected.snapshot);
+    let Met { replaced, kept, warnings } = &met;
     if context.json {
         context.json(&serde_json::json!({
             "dry_run": true, "snapshot": snapshot.id.hex(), "target": address, "parts": found.parts,
-            "bytes": found.bytes,
+            "bytes": found.bytes, "replaced": replaced, "kept": kept, "warnings": warnings,
         }))?;
-    } else {
-        context.print(format_args!(
-            "would restore {} ({}) of snapshot {} into {address}: nothing there is in the way",
-            plural(found.parts, "part"),
-            byte_size::human(found.bytes),
-            short(&snapshot.id)
-        ))?;
+        return Ok(Exit::Ok);
     }
+    let in_the_way = match (replaced.is_empty(), kept.is_empty()) {
+        (true, true) => ": nothing there is in the way",
+        _ => "",
+    };
+    let mut out = context.out();
+    out.line(format_args!(
+        "would restore {} ({}) of snapshot {} into {address}{in_the_way}",
+        plural(found.parts, "part"),
+        byte_size::human(found.bytes),
+        short(&snapshot.id)
+    ))?;
+    for (what, lines) in [("replaced", replaced), ("stays", kept)] {
+        for line in lines {
+            out.line(format_args!("  {what:<8}  {line}"))?;
+        }
+    }
+    out.finish()?;
+    warnings.iter().for_each(|warning| context.warn(warning));
     Ok(Exit::Ok)
 }
 

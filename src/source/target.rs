@@ -44,6 +44,17 @@ pub struct Placed {
     pub bytes: u64,
 }
 
+/// What a target met when it looked, one line each, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Met {
+    /// What gives way, and what becomes of it.
+    pub replaced: Vec<String>,
+    /// What stays beside what comes.
+    pub kept: Vec<String>,
+    /// What somebody should know before.
+    pub warnings: Vec<String>,
+}
+
 /// What came back.
 #[derive(Clone, Debug, Default)]
 pub struct Returned {
@@ -74,6 +85,17 @@ pub trait Target: Send {
     /// What follows is [`Self::prepare`] and nothing after it: a look, that changes nothing. Targets whose `prepare`
     /// leaves no trace once they are dropped leave this alone.
     fn only_looks(&mut self) {}
+
+    /// Parts that belong to any selection of others, by their paths in the snapshot: told before [`Self::prepare`],
+    /// they come along although somebody selected a path that leaves them out.
+    fn companions(&self, _facts: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What [`Self::prepare`] met. `None`: this target does not tell.
+    fn met(&self) -> Option<Met> {
+        None
+    }
 
     /// The folders there are, told before [`Self::prepare`]. Targets that want none leave this and what follows
     /// from it alone.

@@ -47,6 +47,12 @@ impl Back {
         }
     }
 
+    /// Whether only an emptied service takes it.
+    fn wants_flush(&self) -> bool {
+        let hint = self.error.as_ref().and_then(|error| error.hint.as_ref());
+        hint.is_some_and(|hint| hint.contains("--flush-first"))
+    }
+
     /// Whether what needs it may begin: its data is there.
     fn is_there(&self) -> bool {
         matches!(self.exit, Exit::Ok | Exit::Partial)
@@ -94,7 +100,13 @@ pub fn run(stack: &Stack<'_>, args: &Args, context: &Context) -> Result<Exit, Cl
         }
     }
     let exit = Exit::worst_of(exits);
-    let next = (!left.is_empty()).then(|| go_on(stack, &left, args, context.yes));
+    // The same again would fail the same way.
+    let full: Vec<&str> = ended
+        .iter()
+        .filter(|(_, ended)| matches!(ended, Ended::Ran { value, .. } if value.wants_flush()))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let next = (!left.is_empty()).then(|| go_on(stack, &left, args, !full.is_empty(), context.yes));
     if context.json {
         context.json(&json!({
             "stack": stack.name, "at": iso_time(stack.at),
@@ -108,6 +120,12 @@ pub fn run(stack: &Stack<'_>, args: &Args, context: &Context) -> Result<Exit, Cl
             let names: Vec<&str> = left.iter().map(String::as_str).collect();
             context.warn(format_args!("not restored: {}", names.join(", ")));
             context.warn(format_args!("mend what is named above, then go on with: {next}"));
+            if !full.is_empty() {
+                context.warn(format_args!(
+                    "--flush-first in it empties {} first; without it, what is there and in the snapshot too is in the way",
+                    full.join(", ")
+                ));
+            }
         }
         None => {
             let longest = ended.values().filter_map(|ended| match ended {
@@ -225,7 +243,8 @@ fn row(part: &Part<'_>, back: &Back, began: Duration, ended: Duration) -> serde_
 }
 
 /// The command that goes on, with the same set: components that others of the list need stand for those.
-fn go_on(stack: &Stack<'_>, left: &BTreeSet<String>, args: &Args, yes: bool) -> String {
+/// `flush`: a service has to be emptied first.
+fn go_on(stack: &Stack<'_>, left: &BTreeSet<String>, args: &Args, flush: bool, yes: bool) -> String {
     let waits = |name: &&String| stack.needs.get(*name).is_some_and(|needs| !needs.is_disjoint(left));
     let first: Vec<&str> = left.iter().filter(|name| !waits(name)).map(String::as_str).collect();
     let quote = |word: &str| match word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:@".contains(c)) {
@@ -236,7 +255,7 @@ fn go_on(stack: &Stack<'_>, left: &BTreeSet<String>, args: &Args, yes: bool) -> 
     words.push(iso_time(stack.at));
     words.extend(["--from".to_owned(), quote(&first.join(","))]);
     words.extend(args.stack.again().iter().map(|word| quote(word)));
-    words.extend(args.service.again().iter().map(|word| quote(word)));
+    words.extend(args.service.again(flush).iter().map(|word| quote(word)));
     words.extend(args.confirm.iter().flat_map(|word| ["--confirm".to_owned(), quote(word)]));
     words.extend(yes.then(|| "--yes".to_owned()));
     words.join(" ")

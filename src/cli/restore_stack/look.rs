@@ -1,13 +1,12 @@
 //! What is at the places that a stack goes to: looked at before anything is fetched.
 
-use super::super::backup::service::surroundings;
 use super::super::restore::Args;
+use super::super::restore_service::{is_full, meet};
 use super::super::text::count;
 use super::super::{CliError, Context, Exit};
 use super::{Part, Stack, To};
-use crate::app::services::{self, TargetFlags};
 use crate::engine::restore::plan;
-use crate::engine::restore::service::{Looked, look};
+use crate::engine::restore::service::Looked;
 
 /// What a component meets.
 pub enum There {
@@ -24,6 +23,12 @@ pub enum There {
     /// Something that `--force` says may be replaced.
     Replaced {
         bytes: u64,
+        replaced: Vec<String>,
+    },
+    /// Something that stays beside what comes.
+    Joined {
+        bytes: u64,
+        kept: Vec<String>,
     },
     /// It cannot be looked at yet: what it needs is restored first.
     Later {
@@ -40,15 +45,30 @@ impl There {
         }
     }
 
+    /// Whether somebody must agree before it is written to.
     pub fn overwrites(&self) -> bool {
-        matches!(self, Self::Replaced { .. })
+        matches!(self, Self::Replaced { .. } | Self::Joined { .. })
             || matches!(self, Self::Folder { existing_files, .. } if *existing_files > 0)
     }
 
     pub fn bytes(&self, part: &Part<'_>) -> u64 {
         match self {
-            Self::Folder { bytes, .. } | Self::Free { bytes } | Self::Replaced { bytes } => *bytes,
+            Self::Folder { bytes, .. }
+            | Self::Free { bytes }
+            | Self::Replaced { bytes, .. }
+            | Self::Joined { bytes, .. } => *bytes,
             Self::Later { .. } | Self::Refused(_) => part.selected.snapshot.summary.statistics.total_bytes,
+        }
+    }
+
+    /// What becomes of what is there, one line each.
+    pub fn details(&self) -> Vec<String> {
+        match self {
+            Self::Replaced { replaced, .. } => {
+                replaced.iter().map(|what| format!("replaced: {what}")).collect()
+            }
+            Self::Joined { kept, .. } => kept.iter().map(|what| format!("stays: {what}")).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -63,6 +83,7 @@ impl There {
             ),
             Self::Free { .. } => "nothing".into(),
             Self::Replaced { .. } => "data, to be replaced".into(),
+            Self::Joined { .. } => "data, which stays".into(),
             Self::Later { why } => format!("not known yet: {why}"),
             Self::Refused(_) => "refused, see below".into(),
         }
@@ -94,11 +115,6 @@ pub async fn all(stack: &Stack<'_>, args: &Args, context: &Context) -> Result<Ve
     Ok(found)
 }
 
-/// Something is there that only `--force` replaces: waiting does not change that.
-fn is_full(error: &CliError) -> bool {
-    error.hint.as_ref().is_some_and(|hint| hint.contains("--force"))
-}
-
 async fn folder(part: &Part<'_>, args: &Args, context: &Context) -> Result<There, CliError> {
     let To::Folder(target) = &part.to else { return Ok(There::Free { bytes: 0 }) };
     let options = args.options_for(target)?;
@@ -116,26 +132,10 @@ async fn folder(part: &Part<'_>, args: &Args, context: &Context) -> Result<There
 
 async fn service(part: &Part<'_>, address: &str, args: &Args, context: &Context) -> Result<There, CliError> {
     let flags = args.service.flags();
-    // Without force first: that shows whether anything would be lost.
-    let gentle = TargetFlags { force: false, flush_first: false, ..flags.clone() };
-    match try_look(part, address, gentle, context).await {
-        Ok(Looked { bytes, .. }) => Ok(There::Free { bytes }),
-        Err(error) if flags.force && is_full(&error) => {
-            let Looked { bytes, .. } = try_look(part, address, flags, context).await?;
-            Ok(There::Replaced { bytes })
-        }
-        Err(error) => Err(error),
-    }
-}
-
-async fn try_look(
-    part: &Part<'_>,
-    address: &str,
-    flags: TargetFlags,
-    context: &Context,
-) -> Result<Looked, CliError> {
-    let (owned, around) = (address.to_owned(), surroundings(context, part.repo));
-    let opened = tokio::task::spawn_blocking(move || services::target(&owned, flags, &around)).await;
-    let target = opened.map_err(|_| CliError::new(Exit::Failed, "the target panicked: this is a bug"))??;
-    Ok(look(part.repo, &part.selected, target).await?)
+    let (Looked { bytes, .. }, met) = meet(address, &flags, part.repo, &part.selected, context).await?;
+    Ok(match (met.replaced.is_empty(), met.kept.is_empty()) {
+        (true, true) => There::Free { bytes },
+        (true, false) => There::Joined { bytes, kept: met.kept },
+        (false, _) => There::Replaced { bytes, replaced: met.replaced },
+    })
 }

@@ -301,6 +301,9 @@ fn show(stack: &Stack<'_>, theres: &[There], dry_run: bool, context: &Context) -
         if problems > 0 {
             out.line(format_args!("! {}: its backup could not read {problems} paths", part.name))?;
         }
+        for line in there.details() {
+            out.line(format_args!("! {}: {line}", part.name))?;
+        }
         if let Some(error) = there.refusal() {
             out.line(format_args!("✗ {}: {}", part.name, error.causes.join(": ")))?;
             if let Some(hint) = &error.hint {
@@ -317,7 +320,7 @@ fn plan_json(stack: &Stack<'_>, theres: &[There]) -> serde_json::Value {
         serde_json::json!({
             "component": part.name, "step": part.depth + 1, "snapshot": part.selected.snapshot.id.hex(),
             "consistent_at": iso_time(summary.consistent), "problems": summary.statistics.problems,
-            "bytes": there.bytes(part), "to": part.to.shown(), "there": there.words(),
+            "bytes": there.bytes(part), "to": part.to.shown(), "there": there.words(), "meets": there.details(),
             "overwrites": there.overwrites(), "refused": there.refusal().map(|error| error.causes.join(": ")),
         })
     };

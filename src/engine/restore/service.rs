@@ -15,14 +15,14 @@ use crate::base::progress::Progress;
 use crate::engine::EngineError;
 use crate::engine::backup::stream::failed;
 use crate::engine::read::fetch::FetchOptions;
-use crate::engine::read::select::Selected;
+use crate::engine::read::select::{Selected, look_up};
 use crate::engine::read::stream::ContentStream;
 use crate::engine::read::walk::TreeWalk;
-use crate::format::entry::{Content, Kind};
+use crate::format::entry::{Content, Entry, Kind};
 use crate::repo::Repository;
-use crate::repo::tree::path_of_key;
+use crate::repo::tree::{is_within, key_of_path, path_of_key};
 use crate::source::capture::SourceError;
-use crate::source::target::{Returned, StoredPart, Target};
+use crate::source::target::{Met, Returned, StoredPart, Target};
 
 /// Pieces of at most [`PIECE_BYTES`] bytes that wait for the target.
 pub(super) const PIECES_AHEAD: usize = 16;
@@ -52,12 +52,12 @@ pub async fn to_service(
 ) -> Result<GivenBack, EngineError> {
     progress.phase("looking");
     let trees = trees::find(repo, selected).await?;
-    let (parts, contents) = parts(repo, selected, &trees).await?;
+    let facts: Facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
+    let (parts, contents) = parts(repo, selected, &trees, &target.companions(&facts)).await?;
     if parts.is_empty() && trees.is_empty() {
         let why = "the snapshot holds nothing that goes back to a service: restore it with --target DIR";
         return Err(EngineError::Refused(why.into()));
     }
-    let facts: Facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
     let (target, order) = {
         let (parts, mut target) = (parts.clone(), target);
         let trees: Vec<_> = trees.iter().map(|tree| tree.stored.clone()).collect();
@@ -105,10 +105,12 @@ pub async fn to_service(
 }
 
 /// What a restore into a service would bring.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Looked {
     pub parts: u64,
     pub bytes: u64,
+    /// What is there; `None`: the target does not tell.
+    pub met: Option<Met>,
 }
 
 /// Lets a target look at what it would be given, as [`to_service`] does before it fetches anything; then the target is
@@ -122,8 +124,8 @@ pub async fn look(
     mut target: Box<dyn Target>,
 ) -> Result<Looked, EngineError> {
     let trees = trees::find(repo, selected).await?;
-    let (parts, _) = parts(repo, selected, &trees).await?;
     let facts: Facts = serde_json::from_str(&selected.snapshot.summary.facts).unwrap_or_default();
+    let (parts, _) = parts(repo, selected, &trees, &target.companions(&facts)).await?;
     let stored: Vec<_> = trees.iter().map(|tree| tree.stored.clone()).collect();
     let whole_bytes = selected.snapshot.summary.statistics.total_bytes;
     blocking(move || {
@@ -132,27 +134,40 @@ pub async fn look(
         let order = target.prepare(&parts, &facts)?;
         let bytes = order.iter().filter_map(|place| parts.get(*place)).map(|part| part.size_bytes).sum();
         let bytes = if stored.is_empty() { bytes } else { whole_bytes };
-        Ok(Looked { parts: (order.len() + stored.len()) as u64, bytes })
+        Ok(Looked { parts: (order.len() + stored.len()) as u64, bytes, met: target.met() })
     })
     .await
 }
 
-/// The streams at and below the selected path.
+/// The streams at and below the selected path, and those that come along with any.
 async fn parts(
     repo: &Repository,
     selected: &Selected,
     trees: &[trees::Tree],
+    companions: &[String],
 ) -> Result<(Vec<StoredPart>, Vec<Content>), EngineError> {
     let (mut parts, mut contents) = (Vec::new(), Vec::new());
-    let mut walk = TreeWalk::new(&repo.reader, selected.snapshot.domain, selected.root, &selected.key);
+    let mut add = |key: &[u8], entry: Entry| {
+        if let Kind::Stream(content) = entry.kind {
+            let path = String::from_utf8_lossy(&path_of_key(key)).into_owned();
+            parts.push(StoredPart { path, size_bytes: content.size_bytes });
+            contents.push(content);
+        }
+    };
+    let domain = selected.snapshot.domain;
+    let mut walk = TreeWalk::new(&repo.reader, domain, selected.root, &selected.key);
     while let Some((key, entry)) = walk.next().await? {
         if entry.is_directory() && trees.iter().any(|tree| tree.selected.key == key) {
             walk.skip_below(&key);
         }
-        if let Kind::Stream(content) = entry.kind {
-            let path = String::from_utf8_lossy(&path_of_key(&key)).into_owned();
-            parts.push(StoredPart { path, size_bytes: content.size_bytes });
-            contents.push(content);
+        add(&key, entry);
+    }
+    for path in companions {
+        let key = key_of_path(path.as_bytes());
+        if !is_within(&key, &selected.key)
+            && let Some(entry) = look_up(&repo.reader, domain, selected.root, &key).await?.flatten()
+        {
+            add(&key, entry);
         }
     }
     Ok((parts, contents))

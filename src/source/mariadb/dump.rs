@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use memchr::memchr2;
 use serde::{Deserialize, Serialize};
 
+pub use words::subject;
 use words::{contains, engine, malformed, name, of_current, replaced, without_counter};
 
 /// Most bytes of one statement that is no row: a routine, say.

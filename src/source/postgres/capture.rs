@@ -17,6 +17,7 @@ use super::inventory::Inventory;
 use super::reach::{Reach, Tool, World};
 use super::session::{Session, literal};
 use super::tools::{self, Toolset};
+use super::views::Reading;
 use super::{Address, address::Databases, address::Selection};
 use crate::base::process::{Process, ProcessOptions};
 use crate::base::url::encode;
@@ -52,6 +53,7 @@ struct Dump {
     process: Process,
     archive: Archive,
     holder: Option<Box<dyn Session>>,
+    views: Option<Reading>,
     relations: Relations,
     facts: DatabaseFacts,
     begun: Instant,
@@ -182,18 +184,45 @@ impl PostgresCapture {
         }
         let relations = Relations::read(holder.as_mut())?;
         self.unsettled = Some(name.clone());
+        let views = self.read_views(&name, &snapshot, &relations)?;
         let process = self.dump(&name, &snapshot)?;
         self.current = Some(Dump {
             name,
             process,
             archive: Archive::default(),
             holder: Some(holder),
+            views,
             relations,
             facts,
             begun,
             size_bytes: 0,
         });
         Ok(())
+    }
+
+    /// Begins to read the materialized views beside the dump. None of them is worth a backup: that they are not read
+    /// is said.
+    fn read_views(
+        &mut self,
+        name: &str,
+        snapshot: &str,
+        relations: &Relations,
+    ) -> Result<Option<Reading>, SourceError> {
+        let views = relations.filled_views();
+        if views.is_empty() || self.address.selection != Selection::default() {
+            return Ok(None);
+        }
+        let settings = settings(self.address.lock_timeout, self.facts.server_major);
+        let started = self.reach.session(name);
+        match started.and_then(|session| Reading::start(session, &settings, snapshot, views)) {
+            Ok(reading) => Ok(Some(reading)),
+            Err(cancelled @ SourceError::Cancelled(_)) => Err(cancelled),
+            Err(error) => {
+                self.warnings
+                    .push(format!("database {name:?}: its materialized views are not read: {error}"));
+                Ok(None)
+            }
+        }
     }
 
     /// When and where in its log the server stood at the snapshot.
@@ -255,13 +284,16 @@ impl PostgresCapture {
     /// The part being read ended: it must have ended well.
     fn end_current(&mut self) -> Result<(), SourceError> {
         let Some(dump) = self.current.take() else { return Ok(()) };
-        let Dump { name, process, archive, relations, mut facts, begun, size_bytes, .. } = dump;
+        let Dump { name, process, archive, views, relations, mut facts, begun, size_bytes, .. } = dump;
         let subject = format!("dump database {name:?}");
         if !process.at_end() {
             return Err(PostgresError::Other(format!("{subject}: it was not read to its end")).into());
         }
         let stderr = process.finish().map_err(|error| error::tool(subject.clone(), error))?;
         archive.finish().map_err(|cause| PostgresError::Archive { subject: subject.clone(), cause })?;
+        if let Some(views) = views {
+            facts.take_views(views.finish()?);
+        }
         facts.take_archive(&archive, &relations)?;
         tracing::info!("{subject}: {size_bytes} bytes in {:?}", begun.elapsed());
         for line in stderr.lines().filter(|line| !line.trim().is_empty()) {

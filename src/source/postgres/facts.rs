@@ -60,6 +60,8 @@ pub struct DatabaseFacts {
     pub sequences: BTreeMap<String, (i64, bool)>,
     /// Materialized views and whether they are filled.
     pub views: BTreeMap<String, bool>,
+    /// What the filled ones held.
+    pub view_rows: BTreeMap<String, TableFacts>,
     /// What a restore cannot be held against, and why.
     pub not_assertable: BTreeMap<String, String>,
     /// `None`: only a part of the database was captured.
@@ -167,6 +169,9 @@ pub fn read_properties(session: &mut dyn Session) -> Result<DatabaseFacts, Sourc
     })
 }
 
+/// Why nothing is known of a materialized view's rows.
+const UNREAD: &str = "materialized view, whose rows were not read";
+
 /// A relation as the catalogue has it.
 #[derive(Clone, Debug)]
 pub struct Relation {
@@ -229,7 +234,31 @@ impl Relations {
     }
 }
 
+impl Relations {
+    /// The materialized views that hold something.
+    pub fn filled_views(&self) -> Vec<String> {
+        let all = self.by_oid.values();
+        let filled = all.filter(|view| view.kind == 'm' && view.is_filled && !view.is_of_extension);
+        filled.map(|view| view.name.clone()).collect()
+    }
+}
+
 impl DatabaseFacts {
+    /// Adds what was read of materialized views; to be called before [`Self::take_archive`].
+    pub fn take_views(&mut self, read: Vec<super::views::Read>) {
+        for (name, rows) in read {
+            match rows {
+                Ok(rows) => drop(self.view_rows.insert(name, rows)),
+                Err(why) => {
+                    drop(
+                        self.not_assertable
+                            .insert(name, format!("materialized view that could not be read: {why}")),
+                    );
+                }
+            }
+        }
+    }
+
     /// Adds what the archive holds, entry by entry, under the names of the relations.
     pub fn take_archive(&mut self, archive: &Archive, relations: &Relations) -> Result<(), PostgresError> {
         self.archive_minor = archive.head().map_or(0, |head| head.minor);
@@ -253,6 +282,11 @@ impl DatabaseFacts {
                     objects.size_bytes += sum.size_bytes;
                     objects.hash = objects.hash.wrapping_add(sum.hash);
                 }
+                (b"MATERIALIZED VIEW", _) => {
+                    if let Some(Relation { name, is_filled, .. }) = relation {
+                        self.views.insert(name.clone(), *is_filled);
+                    }
+                }
                 (b"SEQUENCE SET", _) => {
                     let key = (entry.schema.clone(), entry.tag.clone());
                     let relation = relations.by_name.get(&key).and_then(|oid| relations.by_oid.get(oid));
@@ -270,8 +304,10 @@ impl DatabaseFacts {
             let name = relation.name.clone();
             let why = match relation.kind {
                 'f' => "foreign table: its rows are elsewhere and were not read",
-                'm' => {
-                    self.views.insert(name, relation.is_filled);
+                'm' if relation.is_filled && !self.view_rows.contains_key(&name) => {
+                    if self.views.contains_key(&name) {
+                        self.not_assertable.entry(name).or_insert_with(|| UNREAD.into());
+                    }
                     continue;
                 }
                 'r' if with_data.contains(oid) => continue,

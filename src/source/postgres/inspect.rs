@@ -11,6 +11,8 @@ use super::inventory::Inventory;
 use super::rows::Rows;
 use super::session::{Session, literal};
 use super::target::escape_names;
+use super::views;
+use crate::base::byte_size::plural;
 use crate::source::capture::SourceError;
 use crate::source::difference::Difference;
 
@@ -87,8 +89,36 @@ pub fn rows(session: &mut dyn Session, expected: &DatabaseFacts) -> Result<Seen,
             seen.differs(name, format!("the {} that were captured", told_rows(was.rows)), found);
         }
     }
+    held_by_views(session, expected, &mut seen)?;
     seen.notes.extend(expected.not_assertable.iter().map(|(name, why)| format!("rows of {name}: {why}")));
     Ok(seen)
+}
+
+/// Materialized views that are there and filled as they were, against what they held; others than then is no damage.
+fn held_by_views(
+    session: &mut dyn Session,
+    expected: &DatabaseFacts,
+    seen: &mut Seen,
+) -> Result<(), SourceError> {
+    let mut there = DatabaseFacts { properties: expected.properties.clone(), ..DatabaseFacts::default() };
+    for (name, rows) in &expected.view_rows {
+        let sql = format!("SELECT relispopulated FROM pg_class WHERE oid = to_regclass({})", literal(name));
+        match session.value("look at the materialized views", &sql)?.as_deref() {
+            Some("t") => {
+                there.views.insert(name.clone(), true);
+                there.view_rows.insert(name.clone(), rows.clone());
+            }
+            Some(_) => seen.differs(name, told_rows(rows.rows), "a materialized view that is not filled"),
+            None => seen.differs(name, told_rows(rows.rows), "no such materialized view"),
+        }
+    }
+    let compared = views::compare(session, &there)?;
+    if compared.equal > 0 {
+        let (views, rows) = (compared.equal, told_rows(compared.rows));
+        seen.notes.push(format!("{}, {rows}, too", plural(views, "materialized view")));
+    }
+    seen.notes.extend(compared.others);
+    Ok(())
 }
 
 fn told_rows(rows: u64) -> String {

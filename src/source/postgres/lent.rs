@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::address::{Address, Databases};
 use super::reach::Reach;
 use super::session::{Session, ident};
+use super::vacant::Contents;
 use super::{Made, PostgresError, literal};
+use crate::base::byte_size::plural;
 use crate::source::capture::SourceError;
 
 /// What a database that drills may use is called.
@@ -91,42 +93,19 @@ impl Lent {
             return Ok(());
         }
         let mut session = self.reach.session(&self.name)?;
-        let sql = "
-            WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema')
-                          AND nspname NOT LIKE 'pg\\_toast%' AND nspname NOT LIKE 'pg\\_temp%')
-            SELECT (SELECT count(*) FROM pg_class WHERE relnamespace IN (SELECT oid FROM ours))
-                 + (SELECT count(*) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours))
-                 + (SELECT count(*) FROM pg_type WHERE typnamespace IN (SELECT oid FROM ours))
-                 + (SELECT count(*) FROM pg_largeobject_metadata),
-                   (SELECT count(*) FROM pg_stat_activity
-                    WHERE datname = current_database() AND pid <> pg_backend_pid()
-                      AND backend_type = 'client backend')";
-        let mut look = || session.query("look what is in the database", sql).map(|mut rows| rows.pop());
-        let is_busy = |row: &Option<Vec<Option<String>>>| {
-            row.as_ref().and_then(|row| row.get(1)).is_some_and(|count| count.as_deref() != Some("0"))
-        };
-        let mut row = look()?;
-        for _ in 0..TRIES {
-            if !is_busy(&row) {
-                break;
-            }
-            std::thread::sleep(PAUSE);
-            row = look()?;
-        }
-        let row = row.unwrap_or_default();
-        let number = |column: usize| row.get(column).cloned().flatten().unwrap_or_default();
+        let Contents { objects, sessions, .. } = Contents::read(session.as_mut())?;
         let refused = |why: String| Err(SourceError::Refused(why));
-        if number(0) != "0" {
+        if objects > 0 {
             return refused(format!(
-                "{} is not empty: {} things are in it\nhint: if a drill left them behind: DROP DATABASE {}; CREATE \
+                "{} is not empty: it holds {}\nhint: if a drill left them behind: DROP DATABASE {}; CREATE \
                  DATABASE {}",
                 self.shown(),
-                number(0),
+                plural(objects, "object"),
                 ident(&self.name),
                 ident(&self.name)
             ));
         }
-        if number(1) != "0" {
+        if sessions > 0 {
             return refused(format!("somebody else is in {}: it is in use", self.shown()));
         }
         Ok(())

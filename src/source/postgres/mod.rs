@@ -25,6 +25,8 @@ mod session;
 mod target;
 mod tls;
 mod tools;
+mod vacant;
+mod views;
 
 pub use address::{Address, strip_scheme};
 pub use capture::PostgresCapture;

@@ -5,7 +5,6 @@
 //! the RDB, which proves the counts at the same time. Nothing in the folder changes before that is done; what was
 //! there keeps its bytes under another name.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
@@ -185,8 +184,8 @@ impl FolderTarget {
         let mut server = Ephemeral::start(&options, &self.cancel)?;
         let window = Window { begun_ms, now_ms: self.clock.now_ms() };
         let received = [received];
-        proof::keys(&mut server.wire, &received, &window, &BTreeMap::new(), proven)?;
-        proof::functions(&mut server.wire, &received, proven)?;
+        proof::keys(&mut server.wire, &received, &window, proven)?;
+        proof::functions(&mut server.wire, &received, 0, proven)?;
         if writes {
             server.wire.ask(&["CONFIG", "SET", "appendonly", "yes"])?;
             proof::append_only(&mut server.wire, proven)?;

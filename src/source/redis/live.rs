@@ -13,17 +13,18 @@ use serde_json::{Map, Value};
 
 use super::address::Address;
 use super::info::{self, Info, RunClock};
-use super::payload::{Collisions, Restorer};
+use super::payload::{Present, Restorer};
 use super::proof::{self, Window};
 use super::reach::Reach;
 use super::replicate::{self, Replication};
 use super::spool::{self, Received, file};
 use super::wire::{Login, Reply, Wire};
 use super::{RedisError, ephemeral, rights, users};
+use crate::base::byte_size::plural;
 use crate::base::cancel::Cancel;
 use crate::format::entry::Timestamp;
 use crate::source::capture::SourceError;
-use crate::source::target::{Returned, StoredPart, Target};
+use crate::source::target::{Met, Returned, StoredPart, Target};
 
 /// What a restore into a server may do.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,7 @@ pub struct LiveTarget {
     skew_ms: i64,
     warnings: Vec<String>,
     not_done: Vec<String>,
+    met: Met,
 }
 
 fn refused(why: String) -> SourceError {
@@ -86,6 +88,7 @@ impl LiveTarget {
             skew_ms: 0,
             warnings: Vec::new(),
             not_done: Vec::new(),
+            met: Met::default(),
         })
     }
 
@@ -99,8 +102,9 @@ impl LiveTarget {
         let name = self.reach.name();
         self.refuse_kinds(&info, &name)?;
         self.skew_ms = info::skew_ms(&mut wire, &self.clock)?;
-        if !self.options.force {
-            refuse_occupied(&mut wire, &info, &name)?;
+        match self.options.force {
+            false => refuse_occupied(&mut wire, &info, &name)?,
+            true => self.meet(&mut wire, &info)?,
         }
         if let Some(version) = ephemeral::rdb_version(&mut wire, &info)?
             && let Some(newest) = newest_version(expected)
@@ -115,6 +119,19 @@ impl LiveTarget {
         let used = expected.get("used_memory_bytes").and_then(Value::as_i64).unwrap_or(0);
         if maximum > 0 && maximum < used {
             self.warnings.push(format!("{name} may use {maximum} bytes and the old server used {used}"));
+        }
+        Ok(())
+    }
+
+    /// What becomes of what is there.
+    fn meet(&mut self, wire: &mut Wire, info: &Info) -> Result<(), RedisError> {
+        let held = held(wire, info)?;
+        match (held, self.options.flush_first) {
+            (None, _) => {}
+            (Some(held), true) => self.met.replaced.push(format!("{held}, which --flush-first empties")),
+            (Some(held), false) => self.met.kept.push(format!(
+                "{held}: what comes is added; if a key is in both, nothing is changed (--flush-first empties it first)"
+            )),
         }
         Ok(())
     }
@@ -141,6 +158,7 @@ impl LiveTarget {
         }
         let begun_ms = self.clock.now_ms() + self.skew_ms;
         let merges = is_occupied;
+        let libraries = if merges { replicate::libraries(&mut wire)? as u64 } else { 0 };
         let mut proven = Vec::new();
         let replicated = if merges { Err("the target keeps what it has") } else { self.may_replicate() };
         let replicated = match replicated {
@@ -160,11 +178,14 @@ impl LiveTarget {
         }
         let mut wire = self.open()?;
         let window = Window { begun_ms, now_ms: self.clock.now_ms() + self.skew_ms };
-        let counted = if merges { before.keys() } else { std::collections::BTreeMap::new() };
-        let facts = proof::keys(&mut wire, &self.received, &window, &counted, &mut proven)?;
-        if !merges {
-            proof::functions(&mut wire, &self.received, &mut proven)?;
-        }
+        let facts = match merges {
+            false => proof::keys(&mut wire, &self.received, &window, &mut proven)?,
+            true => {
+                let held = before.keys().values().sum();
+                proof::joined(&mut wire, &self.received, &window, held, &self.cancel, &mut proven)?
+            }
+        };
+        proof::functions(&mut wire, &self.received, libraries, &mut proven)?;
         proof::append_only(&mut wire, &mut proven)?;
         let mut told =
             users::Told { proven: &mut proven, warnings: &mut self.warnings, not_done: &mut self.not_done };
@@ -208,9 +229,9 @@ impl LiveTarget {
         }
         if merges {
             for received in &self.received {
-                let mut collisions = Collisions::new(wire);
-                let replayed = spool::replay(&received.path, &mut collisions, &self.cancel);
-                collisions.finish(replayed)?;
+                let mut present = Present::refuse(wire);
+                let replayed = spool::replay(&received.path, &mut present, &self.cancel);
+                present.finish(replayed)?;
             }
         } else if self.options.flush_first {
             let libraries = replicate::libraries(wire)?;
@@ -255,14 +276,19 @@ fn newest_version(expected: &Map<String, Value>) -> Option<u32> {
     parts.iter().filter_map(|part| u32::try_from(part.get("rdb_version")?.as_u64()?).ok()).max()
 }
 
-fn refuse_occupied(wire: &mut Wire, info: &Info, name: &str) -> Result<(), RedisError> {
+/// What a server holds; `None`: nothing.
+fn held(wire: &mut Wire, info: &Info) -> Result<Option<String>, RedisError> {
     let keys: u64 = info.keys().values().sum();
-    let libraries = replicate::libraries(wire)?;
-    let why = if keys > 0 || libraries > 0 {
-        let held = match keys {
-            0 => format!("{libraries} libraries of functions"),
-            keys => format!("{keys} keys"),
-        };
+    Ok(match (keys, replicate::libraries(wire)?) {
+        (0, 0) => None,
+        (0, 1) => Some("1 library of functions".into()),
+        (0, libraries) => Some(format!("{libraries} libraries of functions")),
+        (keys, _) => Some(plural(keys, "key")),
+    })
+}
+
+fn refuse_occupied(wire: &mut Wire, info: &Info, name: &str) -> Result<(), RedisError> {
+    let why = if let Some(held) = held(wire, info)? {
         format!("{name} holds {held}\nhint: --force --flush-first replaces them, --force alone adds to them")
     } else if info.is_replica() {
         format!("{name} is itself a replica\nhint: restore into its master, or promote this one with --force")
@@ -300,6 +326,10 @@ impl Target for LiveTarget {
             wanted.iter().filter_map(|place| parts.get(*place)).map(|part| part.size_bytes).sum();
         spool::room(self.folder.path(), size_bytes)?;
         Ok(wanted)
+    }
+
+    fn met(&self) -> Option<Met> {
+        Some(Met { warnings: self.warnings.clone(), ..self.met.clone() })
     }
 
     fn put(&mut self, part: &StoredPart, content: &mut dyn Read) -> Result<(), SourceError> {

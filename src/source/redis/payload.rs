@@ -25,10 +25,16 @@ struct Pipe<'a> {
     waiting: usize,
     database: Option<u64>,
     failed: Option<RedisError>,
-    answer: fn(&Wire, Reply) -> Result<(), RedisError>,
+    /// Sum of what the answers count.
+    counted: u64,
+    answer: fn(&Wire, Reply) -> Result<u64, RedisError>,
 }
 
-impl Pipe<'_> {
+impl<'a> Pipe<'a> {
+    fn new(wire: &'a mut Wire, answer: fn(&Wire, Reply) -> Result<u64, RedisError>) -> Self {
+        Self { wire, commands: Vec::new(), waiting: 0, database: None, failed: None, counted: 0, answer }
+    }
+
     fn select(&mut self, database: u64) {
         if self.database != Some(database) {
             self.database = Some(database);
@@ -42,7 +48,7 @@ impl Pipe<'_> {
         self.wire.send(&commands)?;
         for _ in 0..std::mem::take(&mut self.waiting) {
             let reply = self.wire.answer()?;
-            (self.answer)(self.wire, reply)?;
+            self.counted += (self.answer)(self.wire, reply)?;
         }
         Ok(())
     }
@@ -87,10 +93,10 @@ impl<'a> Restorer<'a> {
     pub fn new(wire: &'a mut Wire, version: u32, now_ms: i64, folder: &Path) -> Self {
         let answer = |wire: &Wire, reply| match reply {
             Reply::Error(said) => Err(wire.said(&[b"RESTORE"], said)),
-            _ => Ok(()),
+            _ => Ok(0),
         };
         Self {
-            pipe: Pipe { wire, commands: Vec::new(), waiting: 0, database: None, failed: None, answer },
+            pipe: Pipe::new(wire, answer),
             version,
             now_ms,
             folder: folder.to_owned(),
@@ -224,37 +230,51 @@ impl Sink for Restorer<'_> {
     }
 }
 
-/// Asks whether the server has any of the keys already.
-pub struct Collisions<'a> {
+/// Asks the server which of the keys it has.
+pub struct Present<'a> {
     pipe: Pipe<'a>,
 }
 
-impl<'a> Collisions<'a> {
-    pub fn new(wire: &'a mut Wire) -> Self {
-        let answer = |_: &Wire, reply| match reply {
-            Reply::Integer(1..) => Err(RedisError::Unable(
-                "a key of the snapshot is in the target already, and nothing was changed\n\
-                 hint: --flush-first empties the target first"
-                    .into(),
-            )),
-            _ => Ok(()),
+impl<'a> Present<'a> {
+    /// Counts those that are there.
+    pub fn count(wire: &'a mut Wire) -> Self {
+        let answer = |wire: &Wire, reply| match reply {
+            Reply::Integer(there) => Ok(u64::try_from(there).unwrap_or(0)),
+            Reply::Error(said) => Err(wire.said(&[b"EXISTS"], said)),
+            _ => Ok(0),
         };
-        let pipe = Pipe { wire, commands: Vec::new(), waiting: 0, database: None, failed: None, answer };
-        Self { pipe }
+        Self { pipe: Pipe::new(wire, answer) }
     }
 
+    /// Fails at the first that is there.
+    pub fn refuse(wire: &'a mut Wire) -> Self {
+        let answer = |wire: &Wire, reply| match reply {
+            Reply::Integer(1..) => Err(RedisError::Unable(
+                "a key of the snapshot is in the target already, and nothing was changed\n\
+                 hint: --force --flush-first empties the target first"
+                    .into(),
+            )),
+            Reply::Error(said) => Err(wire.said(&[b"EXISTS"], said)),
+            _ => Ok(0),
+        };
+        Self { pipe: Pipe::new(wire, answer) }
+    }
+
+    /// How many are there.
+    ///
     /// # Errors
-    /// It has one, or is lost.
-    pub fn finish(mut self, replayed: Result<(), RedisError>) -> Result<(), RedisError> {
+    /// One is that must not be, or the server is lost.
+    pub fn finish(mut self, replayed: Result<(), RedisError>) -> Result<u64, RedisError> {
         if let Some(error) = self.pipe.failed.take() {
             return Err(error);
         }
         replayed?;
-        self.pipe.settle()
+        self.pipe.settle()?;
+        Ok(self.pipe.counted)
     }
 }
 
-impl Sink for Collisions<'_> {
+impl Sink for Present<'_> {
     const VALUES: bool = true;
 
     fn begin(&mut self, item: Item<'_>) -> Result<(), RdbError> {

@@ -1,7 +1,7 @@
 //! What is compared once a server holds the restored data: keys per database, functions, the append-only file.
 //!
 //! Keys expire meanwhile. How many, and when, is known from the RDB itself, so a count must lie between two numbers
-//! that are mostly the same.
+//! that are mostly the same. Where others' keys stay, each key of the RDB is asked for, and theirs are only counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,8 +10,11 @@ use serde_json::{Map, Value, json};
 
 use super::RedisError;
 use super::info::Info;
-use super::spool::Received;
+use super::payload::Present;
+use super::spool::{self, Received};
 use super::wire::Wire;
+use crate::base::byte_size::plural;
+use crate::base::cancel::Cancel;
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -21,24 +24,15 @@ pub struct Window {
     pub now_ms: i64,
 }
 
-/// Compares keys per database; `before`: what the server held already and still should.
-///
-/// # Errors
-/// A count is not what it must be.
-pub fn keys(
-    wire: &mut Wire,
-    received: &[Received],
-    window: &Window,
-    before: &BTreeMap<u64, u64>,
-    proven: &mut Vec<String>,
-) -> Result<Map<String, Value>, RedisError> {
-    let found = Info::of(wire)?.keys();
+/// Keys per database that are due, at least and at most; `None` where the RDB holds what could not be counted.
+fn due(received: &[Received], window: &Window) -> Option<(BTreeMap<u64, u64>, BTreeMap<u64, u64>)> {
     // A second of grace on both sides: seconds are what the tally tells apart.
     let (begun, now) = (window.begun_ms.div_euclid(1000) - 1, window.now_ms.div_euclid(1000) + 1);
-    let (mut least, mut most) = (before.clone(), before.clone());
-    let mut assertable = true;
+    let (mut least, mut most) = (BTreeMap::<u64, u64>::new(), BTreeMap::<u64, u64>::new());
     for Received { tally, .. } in received {
-        assertable &= tally.is_assertable();
+        if !tally.is_assertable() {
+            return None;
+        }
         for (number, database) in &tally.databases {
             let gone = database.expired_by(now) + database.fields_expire;
             *least.entry(*number).or_default() += database.keys.saturating_sub(gone);
@@ -46,37 +40,119 @@ pub fn keys(
                 database.keys.saturating_sub(database.expired_by(begun).min(database.expired));
         }
     }
+    Some((least, most))
+}
+
+fn told_expired(received: &[Received], window: &Window) -> String {
+    let now = window.now_ms.div_euclid(1000) + 1;
+    let databases = received.iter().flat_map(|received| received.tally.databases.values());
+    match databases.map(|database| database.expired_by(now)).sum::<u64>() {
+        0 => String::new(),
+        expired => format!("; {expired} of the snapshot have expired"),
+    }
+}
+
+const NOT_COMPARABLE: &str = "keys: not comparable, the RDB holds a type that is not known here";
+
+fn too_many(found: u64, least: u64, most: u64, of: &str) -> RedisError {
+    let due = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    RedisError::Differs(format!("{of} {} where {due} are due", plural(found, "key")))
+}
+
+/// Compares keys per database of a server that holds nothing else.
+///
+/// # Errors
+/// A count is not what it must be.
+pub fn keys(
+    wire: &mut Wire,
+    received: &[Received],
+    window: &Window,
+    proven: &mut Vec<String>,
+) -> Result<Map<String, Value>, RedisError> {
+    let found = Info::of(wire)?.keys();
     let mut facts = Map::new();
     facts.insert("databases".into(), json!(found));
-    if !assertable {
-        proven.push("keys: not comparable, the RDB holds a type that is not known here".into());
+    let Some((least, most)) = due(received, window) else {
+        proven.push(NOT_COMPARABLE.into());
         return Ok(facts);
-    }
+    };
     for number in most.keys().chain(found.keys()) {
         let of = |counts: &BTreeMap<u64, u64>| counts.get(number).copied().unwrap_or(0);
         let (found, least, most) = (of(&found), of(&least), of(&most));
         if !(least..=most).contains(&found) {
-            let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
-            return Err(RedisError::Differs(format!(
-                "database {number} holds {found} keys where {expected} are due"
-            )));
+            return Err(too_many(found, least, most, &format!("database {number} holds")));
         }
     }
-    let (keys, databases) = (found.values().sum::<u64>(), found.len());
-    let expired: u64 =
-        received.iter().flat_map(|r| r.tally.databases.values()).map(|d| d.expired_by(now)).sum();
-    let told = if expired > 0 { format!("; {expired} of the snapshot have expired") } else { String::new() };
-    proven.push(format!("{keys} keys in {databases} databases, as the RDB holds them{told}"));
+    let keys = found.values().sum::<u64>();
+    proven.push(format!(
+        "{} in {}, as many as the RDB holds{}",
+        plural(keys, "key"),
+        plural(found.len() as u64, "database"),
+        told_expired(received, window)
+    ));
     facts.insert("keys".into(), keys.into());
     Ok(facts)
 }
 
-/// Compares the libraries of functions.
+/// Looks for every key of the RDBs in a server that holds others too. `before`: how many it held.
+///
+/// # Errors
+/// One is missing.
+pub fn joined(
+    wire: &mut Wire,
+    received: &[Received],
+    window: &Window,
+    before: u64,
+    cancel: &Cancel,
+    proven: &mut Vec<String>,
+) -> Result<Map<String, Value>, RedisError> {
+    let mut there = 0;
+    for Received { path, .. } in received {
+        let mut present = Present::count(wire);
+        let replayed = spool::replay(path, &mut present, cancel);
+        there += present.finish(replayed)?;
+    }
+    let found = Info::of(wire)?.keys();
+    let mut facts = Map::new();
+    facts.insert("databases".into(), json!(found));
+    match due(received, window) {
+        None => proven.push(NOT_COMPARABLE.into()),
+        Some((least, most)) => {
+            let (least, most) = (least.values().sum(), most.values().sum());
+            if !(least..=most).contains(&there) {
+                return Err(too_many(there, least, most, "of the RDB there are"));
+            }
+            proven.push(format!(
+                "all {} of the RDB are there; the server held each value against its checksum{}",
+                plural(there, "key"),
+                told_expired(received, window)
+            ));
+            facts.insert("keys".into(), there.into());
+        }
+    }
+    let others = found.values().sum::<u64>().saturating_sub(there);
+    let of = if others == before { String::new() } else { format!(" (there were {before} before)") };
+    proven.push(format!(
+        "{} that the target holds besides stay{}{of}: no part of the snapshot, and not compared",
+        plural(others, "key"),
+        if others == 1 { "s" } else { "" }
+    ));
+    facts.insert("other_keys".into(), others.into());
+    Ok(facts)
+}
+
+/// Compares the libraries of functions. `others`: those that were there before and stay.
 ///
 /// # Errors
 /// There are fewer or more.
-pub fn functions(wire: &mut Wire, received: &[Received], proven: &mut Vec<String>) -> Result<(), RedisError> {
-    let expected: u64 = received.iter().map(|received| received.tally.functions).max().unwrap_or(0);
+pub fn functions(
+    wire: &mut Wire,
+    received: &[Received],
+    others: u64,
+    proven: &mut Vec<String>,
+) -> Result<(), RedisError> {
+    let own: u64 = received.iter().map(|received| received.tally.functions).max().unwrap_or(0);
+    let expected = own + others;
     let reply = match wire.ask(&["FUNCTION", "LIST"]) {
         // Before Redis 7 there are none.
         Err(RedisError::Said { .. }) if expected == 0 => return Ok(()),
@@ -86,8 +162,8 @@ pub fn functions(wire: &mut Wire, received: &[Received], proven: &mut Vec<String
     if found != expected {
         return Err(RedisError::Differs(format!("{found} libraries of functions where {expected} are due")));
     }
-    if expected > 0 {
-        proven.push(format!("{found} libraries of functions"));
+    if own > 0 {
+        proven.push(format!("libraries of functions: {own}"));
     }
     Ok(())
 }

@@ -324,7 +324,7 @@ fn a_redis_server_is_rehearsed_in_one_of_its_own() {
     let check = "redis-cli -u \"$LIFEBOAT_DRILL_ADDRESS\" --no-auth-warning get greeting | grep -qx hello";
     let said = machine.run(&["drill", "run", "--check-command", check]);
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
-    assert!(said.stdout.contains("2 keys in 1 databases, as the RDB holds them"), "{}", said.stdout);
+    assert!(said.stdout.contains("2 keys in 1 database, as many as the RDB holds"), "{}", said.stdout);
     assert!(said.stdout.contains("of its own, on loopback; the source was redis"), "{}", said.stdout);
     // The source's data was only read, and no server is left.
     assert_eq!(source.ask(&["DBSIZE"]), "2");

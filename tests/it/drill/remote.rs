@@ -194,7 +194,7 @@ fn a_lent_redis_server_is_known_by_its_user_and_its_run_id() {
     let machine = machine(&as_drill(&lent));
     let said = run(&machine, &["drill", "run", "lent"]);
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
-    assert!(said.stdout.contains("1 keys in 1 databases"), "{}", said.stdout);
+    assert!(said.stdout.contains("1 key in 1 database"), "{}", said.stdout);
     assert_eq!(lent.ask(&["DBSIZE"]), "0");
     assert!(!lent.ask(&["ACL", "USERS"]).contains("clerk"), "{}", lent.ask(&["ACL", "USERS"]));
     // A replica of what is backed up shares its history.

@@ -88,3 +88,32 @@ fn a_dump_that_names_a_database_is_refused() {
         assert!(matches!(follow(&[text.as_bytes()]), Err(DumpError::Malformed(_))), "{text}");
     }
 }
+
+#[test]
+fn a_statement_says_what_it_makes() {
+    for (text, kind, name) in [
+        (
+            "DELIMITER ;;\n/*!50003 CREATE*/ /*!50017 DEFINER=`VIEW`@`%`*/ /*!50003 TRIGGER g BEFORE INSERT ON t */;;\nDELIMITER ;\n",
+            "TRIGGER",
+            "g",
+        ),
+        ("CREATE DEFINER=`a``b TABLE`@`h` FUNCTION `o``f`() RETURNS int RETURN 1", "FUNCTION", "o`f"),
+        (
+            "create trigger if not exists \"a b\".\"c\"\"d\" before insert on t for each row do 1",
+            "TRIGGER",
+            "c\"d",
+        ),
+        ("CREATE DEFINER=`a`@`h` PACKAGE BODY `p` AS", "PACKAGE BODY", "p"),
+        ("/*!50001 DROP VIEW IF EXISTS `ü`*/;", "VIEW", "ü"),
+        (
+            "/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`r`@`l` SQL SECURITY DEFINER */\n/*!50001 VIEW `v` AS select 'TABLE `x`' */;",
+            "VIEW",
+            "v",
+        ),
+    ] {
+        assert_eq!(subject(text.as_bytes()), Some((kind.into(), name.into())), "{text}");
+    }
+    for text in ["", "SET NAMES utf8", "CREATE VIEW", "CREATE VIEW `open", "VIEW 'a\\"] {
+        assert_eq!(subject(text.as_bytes()), None, "{text}");
+    }
+}

@@ -23,6 +23,83 @@ pub fn name(text: &[u8]) -> Option<String> {
     None
 }
 
+/// What a statement makes or drops, and its name: (`TRIGGER`, `g`). Comments' marks are passed over, and so is what is
+/// quoted before the word, such as a definer.
+pub fn subject(text: &[u8]) -> Option<(String, String)> {
+    const KINDS: [&str; 7] = ["TRIGGER", "VIEW", "TABLE", "PROCEDURE", "FUNCTION", "PACKAGE", "EVENT"];
+    let text = text.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"DELIMITER "));
+    let text = text.collect::<Vec<_>>().join(&b'\n');
+    let mut words = Words { rest: &text };
+    let kind = loop {
+        let word = words.next()?;
+        let word = String::from_utf8_lossy(word).to_ascii_uppercase();
+        if KINDS.contains(&word.as_str()) {
+            break word;
+        }
+    };
+    let mut kind = kind;
+    loop {
+        let word = words.next()?;
+        let upper = word.to_ascii_uppercase();
+        match upper.as_slice() {
+            b"BODY" if kind == "PACKAGE" => kind.push_str(" BODY"),
+            b"IF" | b"NOT" | b"EXISTS" => {}
+            _ => {
+                // A name may come with its database's.
+                let word = match words.rest.strip_prefix(b".") {
+                    Some(rest) => {
+                        words.rest = rest;
+                        words.next()?
+                    }
+                    None => word,
+                };
+                let found = match word.first()? {
+                    b'`' => name(word)?,
+                    quote @ b'"' => {
+                        let inner = word.get(1..word.len() - 1)?;
+                        String::from_utf8_lossy(&replaced(inner, &[*quote; 2], &[*quote])).into_owned()
+                    }
+                    _ => String::from_utf8_lossy(word).into_owned(),
+                };
+                return Some((kind, found));
+            }
+        }
+    }
+}
+
+/// Words and quoted texts, one after the other; all else is passed over.
+struct Words<'t> {
+    rest: &'t [u8],
+}
+
+impl<'t> Iterator for Words<'t> {
+    type Item = &'t [u8];
+
+    fn next(&mut self) -> Option<&'t [u8]> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80;
+        let is_quote = |byte: u8| matches!(byte, b'`' | b'"' | b'\'');
+        let start = self.rest.iter().position(|byte| is_word(*byte) || is_quote(*byte))?;
+        let text = &self.rest[start..];
+        let first = *text.first()?;
+        let mut end = 1;
+        if is_quote(first) {
+            loop {
+                match (text.get(end)?, text.get(end + 1)) {
+                    (b'\\', Some(_)) if first != b'`' => end += 2,
+                    (byte, Some(next)) if *byte == first && *next == first => end += 2,
+                    (byte, _) if *byte == first => break,
+                    _ => end += 1,
+                }
+            }
+            end += 1;
+        } else {
+            end = text.iter().position(|byte| !is_word(*byte)).unwrap_or(text.len());
+        }
+        self.rest = &text[end..];
+        Some(&text[..end])
+    }
+}
+
 /// What stands behind the columns: engine, counter, partitions.
 fn behind_columns(text: &[u8]) -> usize {
     memchr::memmem::rfind(text, b"\n) ENGINE=").unwrap_or(text.len())

@@ -6,6 +6,7 @@ use super::super::address::Databases;
 use super::super::error::{self, MariaError};
 use super::super::session::{Reach, ident, literal};
 use super::super::tools::Flavour;
+use super::note::Brought;
 use super::{MARK, MariaTarget, Plan, away};
 use crate::base::cancel::Cancel;
 use crate::base::process::{Feed, Process, ProcessOptions};
@@ -169,15 +170,23 @@ impl MariaTarget {
         match is(reach, &name)? {
             Is::Missing => {}
             Is::Empty => self.plans[place].was_empty = Some(collation(reach, &name)?),
-            Is::Ours if self.only_looks => {}
             Is::Ours => {
                 // Nobody is at work there any more, or the lock would not be ours; and it was empty or new before.
-                reach.query(
-                    "drop what an earlier restore left",
-                    None,
-                    &format!("DROP DATABASE {}", ident(&name)),
-                )?;
-                let text = format!("an earlier restore into {name:?} broke off; what it left was dropped");
+                let strangers = Brought::strangers(reach, &name, &self.world.cancel)?;
+                if !strangers.is_empty() {
+                    return refused(format!(
+                        "database {name:?} holds what an earlier restore left, and what is not of it: {}\nhint: move that \
+                         into another database (RENAME TABLE), or drop {name:?} yourself; then run this again",
+                        strangers.join(", ")
+                    ));
+                }
+                let drop = format!("DROP DATABASE {}", ident(&name));
+                let text = if self.only_looks {
+                    format!("an earlier restore into {name:?} broke off; the next one drops what it left")
+                } else {
+                    reach.query("drop what an earlier restore left", None, &drop)?;
+                    format!("an earlier restore into {name:?} broke off; what it left was dropped")
+                };
                 self.warnings.push(text);
             }
             Is::Full if !self.flags.force => {
@@ -201,6 +210,7 @@ impl MariaTarget {
                     }
                 };
                 self.warnings.extend(left);
+                self.met.replaced.push(format!("database {name:?}, whose tables are kept in another"));
                 self.plans[place].work = work;
             }
         }
@@ -223,6 +233,9 @@ impl MariaTarget {
             super::note::COLUMNS,
             literal(comment)
         ));
+        if !self.plans[place].replaces() {
+            sql.push_str(&Brought::of(facts).written(work)?);
+        }
         let what = format!("make database {name:?}");
         let work = work.clone();
         // One that was made and not marked is ours all the same.

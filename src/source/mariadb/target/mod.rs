@@ -29,7 +29,7 @@ use super::users::{self, Section};
 use super::{Address, World};
 use crate::base::process::{Feed, Process};
 use crate::source::capture::SourceError;
-use crate::source::target::{Returned, StoredPart, Target};
+use crate::source::target::{Met, Returned, StoredPart, Target};
 
 /// What a restore may do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +58,7 @@ pub struct MariaTarget {
     warnings: Vec<String>,
     not_done: Vec<String>,
     proven: Vec<String>,
+    met: Met,
     /// Sessions that hold the locks by which restores into one database keep out of each other's way.
     locks: Vec<(Process, Feed)>,
 }
@@ -101,6 +102,7 @@ impl MariaTarget {
             warnings: Vec::new(),
             not_done: Vec::new(),
             proven: Vec::new(),
+            met: Met::default(),
             locks: Vec::new(),
         }
     }
@@ -174,6 +176,10 @@ impl Target for MariaTarget {
         };
         self.facts = facts;
         self.look(parts)
+    }
+
+    fn met(&self) -> Option<Met> {
+        Some(Met { warnings: self.warnings.clone(), ..self.met.clone() })
     }
 
     fn put(&mut self, part: &StoredPart, content: &mut dyn Read) -> Result<(), SourceError> {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::dump::{Held, Kind};
+use super::super::dump::{Held, Kind, subject};
 use super::super::error::MariaError;
 use super::super::session::{Reach, ident, literal};
 use super::MARK;
@@ -25,6 +25,32 @@ pub struct Names {
 }
 
 impl Names {
+    /// Those of `self` that are not in `there`; tables and events are left out.
+    pub fn less(&self, there: &Self) -> Self {
+        fn less<T: Clone + PartialEq>(some: &[T], others: &[T]) -> Vec<T> {
+            some.iter().filter(|name| !others.contains(name)).cloned().collect()
+        }
+        Self {
+            views: less(&self.views, &there.views),
+            triggers: less(&self.triggers, &there.triggers),
+            routines: less(&self.routines, &there.routines),
+            ..Self::default()
+        }
+    }
+
+    /// Whether a statement makes one of these; settings go with any.
+    pub fn wants(&self, held: &Held) -> bool {
+        let Some((kind, name)) = subject(&held.text).filter(|_| held.kind != Kind::Setting) else {
+            return held.kind == Kind::Setting;
+        };
+        match held.kind {
+            Kind::View => self.views.contains(&name),
+            Kind::Trigger => self.triggers.contains(&name),
+            Kind::Routine => self.routines.contains(&(kind, name)),
+            Kind::Setting | Kind::Event => false,
+        }
+    }
+
     /// Those of `self` that are in `there`, too; tables are left out.
     pub fn among(&self, there: &Self) -> Self {
         fn both<T: Clone + PartialEq>(some: &[T], others: &[T]) -> Vec<T> {
@@ -63,6 +89,17 @@ pub fn names(reach: &Reach, database: &str, cancel: &Cancel) -> Result<Names, So
         }
     }
     Ok(names)
+}
+
+/// Views that read nothing and give nothing: dumps make such of every view first.
+pub fn stand_ins(reach: &Reach, database: &str, cancel: &Cancel) -> Result<Vec<String>, SourceError> {
+    let sql = format!(
+        "SELECT 'v', TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}
+         AND VIEW_DEFINITION LIKE 'select NULL AS %' AND VIEW_DEFINITION NOT LIKE '% from %'",
+        literal(database)
+    );
+    let rows = reach.run("look for stand-ins of views", None, sql.as_bytes(), cancel)?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().nth(1)).collect())
 }
 
 /// The SQL that drops what is no table.
@@ -116,9 +153,14 @@ pub fn rename(pairs: &[(&[String], &str, &str)]) -> Option<String> {
 
 /// What was kept back as a script; statements of other kinds than `wanted` are left out.
 pub fn script(held: &[Held], wanted: fn(Kind) -> bool) -> Vec<u8> {
+    script_of(held, |held| wanted(held.kind))
+}
+
+/// The same of some statements.
+pub fn script_of(held: &[Held], wanted: impl Fn(&Held) -> bool) -> Vec<u8> {
     // As in a dump's head: views and routines may name what comes later.
     let mut text = b"SET NAMES utf8mb4;\nSET FOREIGN_KEY_CHECKS = 0, SQL_NOTES = 0;\n".to_vec();
-    for statement in held.iter().filter(|held| wanted(held.kind)) {
+    for statement in held.iter().filter(|held| wanted(held)) {
         text.extend_from_slice(&statement.text);
     }
     text
@@ -130,10 +172,6 @@ pub fn all(_: Kind) -> bool {
 
 pub fn but_events(kind: Kind) -> bool {
     kind != Kind::Event
-}
-
-pub fn only_triggers(kind: Kind) -> bool {
-    matches!(kind, Kind::Trigger | Kind::Setting)
 }
 
 /// The statements of an exchange. Each script holds a lock of its own while it runs: one that outlives a killed

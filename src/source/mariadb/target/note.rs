@@ -10,9 +10,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::dump::{Held, Kind};
+use super::super::dump::{Held, Kind, Objects};
 use super::super::error::MariaError;
-use super::super::session::{ident, literal};
+use super::super::facts::DatabaseFacts;
+use super::super::session::{Reach, ident, literal};
 use super::names::{self, Names, Steps, names};
 use super::{MARK, MariaTarget};
 use crate::base::cancel::Cancel;
@@ -21,6 +22,10 @@ use crate::source::capture::SourceError;
 
 /// The row with the names.
 const NAMES: &str = "names";
+/// The row with what a restore brings into a database that was new or empty.
+const BROUGHT: &str = "brought";
+/// The row that says: all tables are proven, and what is none comes to them.
+const DRESSING: &str = "dressing";
 /// The row that says: the old views and routines are gone and its events moved, what is there now is new.
 const CLEARED: &str = "cleared";
 
@@ -42,6 +47,85 @@ struct Written {
     kept: String,
     old: Names,
     new: Vec<String>,
+}
+
+/// What a restore brings into a database that was new or empty: all that is ours there should it be killed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Brought {
+    tables: Vec<String>,
+    objects: Objects,
+}
+
+impl Brought {
+    pub fn of(facts: &DatabaseFacts) -> Self {
+        Self { tables: facts.tables.keys().cloned().collect(), objects: facts.objects }
+    }
+
+    /// The SQL that writes it down.
+    ///
+    /// # Errors
+    /// It is no text.
+    pub fn written(&self, database: &str) -> Result<String, SourceError> {
+        let text = serde_json::to_vec(self)
+            .map_err(|error| MariaError::Other(format!("note what the restore brings: {error}")))?;
+        Ok(format!("INSERT INTO {}.`{MARK}` VALUES (0, '{BROUGHT}', x'{}');", ident(database), to_hex(&text)))
+    }
+
+    /// The SQL that notes that views and the like come now.
+    pub fn dressing(database: &str) -> String {
+        format!("INSERT INTO {}.`{MARK}` VALUES (1, '{DRESSING}', '');", ident(database))
+    }
+
+    /// What is in a marked database and was not brought. What is no table has no names in the note: it is ours if it
+    /// can be, and there is no more of it than was to come.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn strangers(reach: &Reach, database: &str, cancel: &Cancel) -> Result<Vec<String>, SourceError> {
+        let what = "look at what an earlier restore left";
+        let sql = format!(
+            "SELECT kind, LOWER(HEX(script)) FROM {}.`{MARK}`;
+             SELECT 'sequence', TABLE_NAME FROM information_schema.TABLES
+             WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'SEQUENCE'",
+            ident(database),
+            literal(database)
+        );
+        // Without a note nothing is known to be ours.
+        let (mut brought, mut is_dressed, mut sequences) = (Self::default(), false, Vec::new());
+        for row in reach.run(what, None, sql.as_bytes(), cancel)? {
+            let [kind, text] = row.as_slice() else { continue };
+            match kind.as_str() {
+                BROUGHT => {
+                    let mut bytes = vec![0; text.len() / 2];
+                    if from_hex(text, &mut bytes) {
+                        brought = serde_json::from_slice(&bytes).unwrap_or_default();
+                    }
+                }
+                DRESSING => is_dressed = true,
+                "sequence" => sequences.push(text.clone()),
+                _ => {}
+            }
+        }
+        let Self { tables, objects } = brought;
+        let there = names(reach, database, cancel)?;
+        let is_strange = |table: &String| !tables.contains(table) && !sequences.contains(table);
+        let mut strangers: Vec<String> = there.tables.into_iter().filter(is_strange).collect();
+        let routines = there.routines.into_iter().map(|(_, name)| name).collect();
+        let events = there.events.into_iter().map(|(name, _)| name).collect();
+        let dressed = |expected: u64| if is_dressed { expected } else { 0 };
+        for (names, expected) in [
+            (sequences, objects.sequences),
+            (there.views, dressed(objects.views)),
+            (routines, dressed(objects.routines)),
+            (events, dressed(objects.events)),
+        ] {
+            let names: Vec<String> = names;
+            if names.len() as u64 > expected {
+                strangers.extend(names);
+            }
+        }
+        Ok(strangers)
+    }
 }
 
 /// The columns of the marked table.
@@ -109,6 +193,7 @@ impl Note {
             }
             match word.as_str() {
                 CLEARED => is_cleared = true,
+                BROUGHT | DRESSING => {}
                 NAMES => names = Some(serde_json::from_slice::<Written>(&text).map_err(|_| bad())?),
                 word => held.push(Held { kind: kind(word).ok_or_else(bad)?, text }),
             }
@@ -135,15 +220,17 @@ impl Note {
         let events = self.old.among(&names(steps.reach, kept, &free)?).events;
         steps.surely("move the events back", &names::move_events(&events, kept, name, true))?;
         steps.defaults(name, kept)?;
+        // Of views that were being put up when somebody killed it there may be stand-ins.
+        let views = names::stand_ins(steps.reach, name, &free)?;
+        let views = views.into_iter().filter(|view| self.old.views.contains(view)).collect();
+        let takes = names::strip(name, &Names { views, ..Names::default() });
+        steps.surely("take stand-ins of views", &takes)?;
         let there = self.old.among(&names(steps.reach, name, &free)?);
-        let lacks_triggers = there.triggers != self.old.triggers;
-        let is_whole = there.views == self.old.views && there.routines == self.old.routines;
-        let wanted = if is_whole { names::only_triggers } else { names::but_events };
-        let takes = if is_whole { names::drop_triggers(name, &there) } else { names::strip(name, &there) };
-        // What is whole is left alone.
-        if lacks_triggers || !is_whole {
-            steps.surely("take what is to be put up again", &takes)?;
-            steps.run("put up what there was", Some(name), &names::script(&self.held, wanted), &free)?;
+        // What is there is left alone: somebody may have made it since, by hand.
+        let missing = self.old.less(&there);
+        if missing != Names::default() {
+            let script = names::script_of(&self.held, |held| missing.wants(held));
+            steps.run("put up what there was", Some(name), &script, &free)?;
         }
         steps.surely("let the events run again", &names::set_events(&there.events, name, true))?;
         if names(steps.reach, kept, &free)? == Names::default() {

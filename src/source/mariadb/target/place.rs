@@ -21,7 +21,7 @@ use super::super::dump::{Kind, Objects};
 use super::super::session::ident;
 use super::look::with_suffix;
 use super::names::{self, Steps, all, but_events, names, script};
-use super::note::Note;
+use super::note::{Brought, Note};
 use super::{MARK, MariaError, MariaTarget};
 use crate::base::cancel::Cancel;
 use crate::source::capture::SourceError;
@@ -42,6 +42,7 @@ impl MariaTarget {
             true => self.replace(place)?,
             false => {
                 let name = self.plans[place].name.clone();
+                self.reach()?.query("note how far it came", None, &Brought::dressing(&name))?;
                 self.dress(place, &name, all)?;
                 self.count(place)?;
                 // Until here it is marked as not whole.

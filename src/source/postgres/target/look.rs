@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use super::super::address::Databases;
 use super::super::capture::{self, GLOBALS};
 use super::super::session::Session;
+use super::super::vacant::Contents;
 use super::super::{PostgresError, tools};
-use super::{Plan, PostgresTarget, ServerSide};
+use super::{Plan, PostgresTarget, ServerSide, There};
 use crate::source::capture::SourceError;
 use crate::source::target::StoredPart;
 
@@ -32,8 +33,9 @@ impl PostgresTarget {
                     name: String::new(),
                     beside: String::new(),
                     size_bytes: part.size_bytes,
-                    is_there: false,
+                    there: There::Nothing,
                     is_made: false,
+                    is_left: false,
                     read_back: None,
                     left_out: Vec::new(),
                 };
@@ -50,6 +52,7 @@ impl PostgresTarget {
         if self.plans.iter().any(|plan| plan.name == self.address.server.maintenance) {
             self.address.server.maintenance = "template1".into();
         }
+        self.look_at_script()?;
         let mut session = self.maintenance()?;
         self.look_at_server(session.as_mut())?;
         self.look_at_extensions(session.as_mut())?;
@@ -59,6 +62,17 @@ impl PostgresTarget {
             self.make_beside(place, session.as_mut())?;
         }
         Ok(wanted)
+    }
+
+    /// SQL that cannot be read is known before hours have passed.
+    fn look_at_script(&mut self) -> Result<(), SourceError> {
+        if let Some(path) = &self.flags.after_sql {
+            let script = std::fs::read_to_string(path).map_err(|cause| {
+                SourceError::Refused(format!("cannot read --after-sql {}: {cause}", path.display()))
+            })?;
+            self.script = Some(script);
+        }
+        Ok(())
     }
 
     /// Which database gets which name.
@@ -167,6 +181,7 @@ impl PostgresTarget {
             let is_there = there.contains(&name);
             if there.contains(&beside) {
                 self.undo_earlier(session, &name, &beside, is_there)?;
+                self.plans[place].is_left = self.only_looks;
             }
             if is_there && name == self.address.server.maintenance {
                 return refused(format!(
@@ -174,16 +189,39 @@ impl PostgresTarget {
                      hint: name another to connect to: ?maintenance-db=NAME, or restore under another name"
                 ));
             }
-            if is_there && !self.flags.force {
-                return refused(format!(
-                    "database {name:?} exists at {}\nhint: --force restores beside it, proves, and then renames both; \
-                     the old one is kept",
-                    self.reach.shown()
-                ));
+            if is_there {
+                self.plans[place].there = self.look_inside(&name)?;
             }
-            self.plans[place].is_there = is_there;
         }
         Ok(())
+    }
+
+    /// Whether the database that has the name already may give way.
+    fn look_inside(&mut self, name: &str) -> Result<There, SourceError> {
+        let force = self.flags.force;
+        // One that nobody may enter is not known to be empty.
+        let contents = self.reach.session(name).and_then(|mut session| Contents::read(session.as_mut()));
+        self.world.cancel.check()?;
+        let is_nothing = contents.as_ref().is_ok_and(Contents::is_nothing);
+        let place = self.reach.shown();
+        match contents {
+            Ok(Contents { sessions: 1.., .. }) if is_nothing && !force => refused(format!(
+                "database {name:?} at {place} is empty, but somebody is in it\nhint: --force ends their sessions"
+            )),
+            _ if is_nothing => {
+                self.met.warnings.push(format!("database {name:?} is there and empty: it gives way"));
+                Ok(There::Vacant)
+            }
+            _ if !force => refused(format!(
+                "database {name:?} exists at {place}\nhint: --force restores beside it, proves, and then renames both; \
+                 the old one is kept"
+            )),
+            _ => {
+                let kept = self.kept_name(name);
+                self.met.replaced.push(format!("database {name:?}, which is kept as {kept:?}"));
+                Ok(There::Database)
+            }
+        }
     }
 
     /// Room, where it can be known: the server is this machine, or the archive is spooled here.
@@ -215,6 +253,9 @@ impl PostgresTarget {
     }
 
     fn make_beside(&mut self, place: usize, session: &mut dyn Session) -> Result<(), SourceError> {
+        if self.plans[place].is_left {
+            return Ok(());
+        }
         let major = self.server()?.major;
         let plan = &self.plans[place];
         let rows = session.query("list the tablespaces", "SELECT spcname FROM pg_tablespace")?;

@@ -32,7 +32,7 @@ use super::reach::{Reach, World};
 use super::session::Session;
 use super::tools::Toolset;
 use crate::source::capture::SourceError;
-use crate::source::target::{Returned, StoredPart, Target};
+use crate::source::target::{Met, Returned, StoredPart, Target};
 
 /// What a restore made that belongs to the whole server, as it makes it: whoever takes it away again takes that and
 /// nothing else.
@@ -70,6 +70,11 @@ pub struct PostgresTarget {
     warnings: Vec<String>,
     not_done: Vec<String>,
     proven: Vec<String>,
+    /// Nothing on the server may change but what is made to look.
+    only_looks: bool,
+    met: Met,
+    /// What is run in a proven database, with the file's name.
+    script: Option<String>,
 }
 
 /// What was learnt of the server.
@@ -91,10 +96,23 @@ struct Plan {
     /// The name it has until then.
     beside: String,
     size_bytes: u64,
-    is_there: bool,
+    /// What has the name already.
+    there: There,
     is_made: bool,
+    /// A look leaves what an earlier restore left, so it cannot make its own.
+    is_left: bool,
     read_back: Option<build::ReadBack>,
     left_out: Vec<u64>,
+}
+
+/// What has the name that a database is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// One with nothing of anybody's in it: it gives way.
+    Vacant,
+    /// One that is kept under another name.
+    Database,
 }
 
 impl PostgresTarget {
@@ -112,6 +130,9 @@ impl PostgresTarget {
             warnings: Vec::new(),
             not_done: Vec::new(),
             proven: Vec::new(),
+            only_looks: false,
+            met: Met::default(),
+            script: None,
         }
     }
 
@@ -129,12 +150,9 @@ impl PostgresTarget {
 
     /// What is done once the database is proven.
     fn after(&mut self, place: usize) -> Result<(), SourceError> {
-        let Some(path) = &self.flags.after_sql else { return Ok(()) };
-        let script = std::fs::read_to_string(path).map_err(|cause| {
-            PostgresError::Other(format!("cannot read --after-sql {}: {cause}", path.display()))
-        })?;
+        let (Some(path), Some(script)) = (&self.flags.after_sql, &self.script) else { return Ok(()) };
         let mut session = self.reach.session(&self.plans[place].beside)?;
-        session.query(&format!("run {}", path.display()), &script)?;
+        session.query(&format!("run {}", path.display()), script)?;
         self.proven.push(format!("{}: {} was run after the proof", self.plans[place].name, path.display()));
         Ok(())
     }
@@ -172,6 +190,21 @@ impl Target for PostgresTarget {
         };
         self.facts = facts;
         self.look(parts)
+    }
+
+    fn only_looks(&mut self) {
+        self.only_looks = true;
+    }
+
+    fn companions(&self, facts: &Map<String, Value>) -> Vec<String> {
+        // The roles that objects of a database belong to.
+        Facts::of(facts).and_then(|facts| facts.globals).map(|globals| globals.part).into_iter().collect()
+    }
+
+    fn met(&self) -> Option<Met> {
+        let mut met = self.met.clone();
+        met.warnings.extend(self.warnings.iter().cloned());
+        Some(met)
     }
 
     fn put(&mut self, part: &StoredPart, content: &mut dyn Read) -> Result<(), SourceError> {

@@ -7,7 +7,8 @@
 
 use super::super::facts::Properties;
 use super::super::session::{Session, ident, literal};
-use super::{PostgresError, PostgresTarget};
+use super::super::vacant::Contents;
+use super::{PostgresError, PostgresTarget, There};
 use crate::source::capture::SourceError;
 
 /// The comment that makes a database ours.
@@ -194,6 +195,11 @@ impl PostgresTarget {
                  end it"
             )));
         }
+        if self.only_looks {
+            self.warnings
+                .push(format!("an earlier restore into {name:?} broke off; the next one drops what it left"));
+            return Ok(());
+        }
         if cell(0) == MARK_CLOSED && is_there {
             let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", ident(name));
             session.query("open the old database again", &sql)?;
@@ -218,8 +224,18 @@ impl PostgresTarget {
         Ok(())
     }
 
+    /// The name that the database which is `name` now gets.
+    pub(super) fn kept_name(&self, name: &str) -> String {
+        let at = jiff::Timestamp::from_second(self.world.now.seconds);
+        let stamp = at.map(|at| at.strftime("%Y%m%dT%H%M%S").to_string()).unwrap_or_default();
+        with_suffix(name, &format!("_before_{stamp}"))
+    }
+
     /// Takes the name: the old one, if any, keeps its data under another.
     pub(super) fn place(&mut self, place: usize) -> Result<(), SourceError> {
+        if self.plans[place].there == There::Vacant && !self.flags.force {
+            self.still_vacant(place)?;
+        }
         let mut session = self.maintenance()?;
         let plan = &self.plans[place];
         let (name, beside) = (ident(&plan.name), ident(&plan.beside));
@@ -228,11 +244,8 @@ impl PostgresTarget {
         let limit = properties.connection_limit.max(-1);
         let mut sql = String::from("BEGIN;");
         let mut old = None;
-        if plan.is_there {
-            let stamp = self.world.now.seconds;
-            let stamp =
-                jiff::Timestamp::from_second(stamp).map(|at| at.strftime("%Y%m%dT%H%M%S").to_string());
-            let kept = with_suffix(&plan.name, &format!("_before_{}", stamp.unwrap_or_default()));
+        if plan.there != There::Nothing {
+            let kept = self.kept_name(&plan.name);
             sql.push_str(&format!("ALTER DATABASE {name} RENAME TO {};", ident(&kept)));
             sql.push_str(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true;", ident(&kept)));
             old = Some(kept);
@@ -258,13 +271,38 @@ impl PostgresTarget {
             return Err(if old.is_some() { self.reopen(place, error) } else { error });
         }
         if let Some(old) = old {
-            self.proven.push(format!(
-                "the database that was {:?} is kept as {old:?}; drop it when you need it no more",
-                plan.name
-            ));
+            let was_vacant = plan.there == There::Vacant;
+            if !(was_vacant && self.drop_vacant(session.as_mut(), &old)) {
+                self.proven.push(format!(
+                    "the database that was {:?} is kept as {old:?}; drop it when you need it no more",
+                    self.plans[place].name
+                ));
+            }
         }
         self.plans[place].is_made = false;
         Ok(())
+    }
+
+    /// A database that was empty at first is not replaced if somebody filled it meanwhile.
+    fn still_vacant(&self, place: usize) -> Result<(), SourceError> {
+        let name = &self.plans[place].name;
+        let mut session = self.reach.session(name)?;
+        match Contents::read(session.as_mut())?.is_nothing() {
+            true => Ok(()),
+            false => Err(SourceError::Refused(format!(
+                "database {name:?} was empty, and somebody has put something into it meanwhile\nhint: --force keeps it \
+                 under another name"
+            ))),
+        }
+    }
+
+    /// Drops the old database if there is still nothing in it; whether it did.
+    fn drop_vacant(&self, session: &mut dyn Session, old: &str) -> bool {
+        let contents = self.reach.session(old).and_then(|mut session| Contents::read(session.as_mut()));
+        // Whoever is in it now keeps it.
+        let drop = format!("DROP DATABASE {}", ident(old));
+        contents.is_ok_and(|contents| contents.is_nothing())
+            && session.query("drop the empty database", &drop).is_ok()
     }
 
     /// A session for putting things right, also in a cancelled run.

@@ -8,8 +8,10 @@ use super::super::error::PostgresError;
 use super::super::facts::TableFacts;
 use super::super::rows::Rows;
 use super::super::session::{Session, literal};
+use super::super::views;
 use super::PostgresTarget;
 use super::build::ReadBack;
+use crate::base::byte_size::plural;
 use crate::source::capture::SourceError;
 
 /// Differences named in an error.
@@ -42,6 +44,26 @@ impl PostgresTarget {
             proven.push(format!("{name}: {line}"));
         }
         prove_views(session, plan, &mut differences)?;
+        let mut stale = Vec::new();
+        if differences.is_empty() {
+            let compared = views::compare(session, &plan.facts)?;
+            if compared.equal > 0 {
+                proven.push(format!(
+                    "{name}: {}, computed anew, {} what was captured ({})",
+                    plural(compared.equal, "materialized view"),
+                    if compared.equal == 1 { "holds" } else { "hold" },
+                    plural(compared.rows, "row")
+                ));
+            }
+            let unknown =
+                compared.unknown.iter().filter(|view| !plan.facts.not_assertable.contains_key(*view));
+            proven.extend(unknown.map(|view| {
+                format!(
+                    "{name}: not provable: {view}: materialized view, of whose rows the snapshot says nothing"
+                )
+            }));
+            stale.extend(compared.others.into_iter().map(|other| format!("{name}: {other}")));
+        }
         let mut reasons: Vec<(&String, &String)> = plan.facts.not_assertable.iter().collect();
         reasons.sort_by_key(|(_, why)| *why);
         for (table, why) in reasons.iter().take(SHOWN) {
@@ -55,6 +77,7 @@ impl PostgresTarget {
             return Err(PostgresError::Differs(format!("{count} differences in {name:?}: {shown}")).into());
         }
         self.proven.extend(proven);
+        self.warnings.extend(stale);
         Ok(())
     }
 

@@ -34,7 +34,8 @@ impl PostgresTarget {
         let has_passwords = self.facts.globals.as_ref().is_some_and(|globals| globals.has_passwords);
         // Nobody locks himself out.
         let may_replace = |role: &String| replace && *role != ours;
-        let mut kept: Vec<String> = script.roles().into_iter().filter(|role| roles.contains(role)).collect();
+        let is_kept = |role: &String| roles.contains(role) && *role != ours;
+        let mut kept: Vec<String> = script.roles().into_iter().filter(is_kept).collect();
         for statement in &script.0 {
             let reset;
             let mut sql = &statement.sql;

@@ -256,18 +256,26 @@ fn a_postgres_service_without_a_network_is_reached_through_its_container() {
             "-U",
             "owner",
             "-c",
-            "BEGIN; LOCK orders; SELECT pg_sleep(60)",
+            "BEGIN; LOCK orders; SELECT pg_sleep(900)",
             "postgres",
         ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND state = 'active'";
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(900)' AND state = 'active'";
     engine.until("the table is locked", |_| db.sql("postgres", held) == "1");
-    let child = run(&["backup", &address]).spawn().unwrap();
+    // Somebody's lock outlasts every delay of a busy machine, and the backup waits for it as long.
+    let mut child = run(&["backup", &format!("{address}?lock-timeout=10m")]).spawn().unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lifeboat%' AND wait_event_type = 'Lock'";
-    engine.until("pg_dump waits for the lock", |_| db.sql("postgres", waiting) == "1");
+    engine.until("pg_dump waits for the lock", |_| {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "{:?}",
+            std::io::read_to_string(child.stderr.as_mut().unwrap())
+        );
+        db.sql("postgres", waiting) == "1"
+    });
     let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let said = machine.said(child.wait_with_output().unwrap());
@@ -275,7 +283,7 @@ fn a_postgres_service_without_a_network_is_reached_through_its_container() {
     nothing_left();
     db.sql(
         "postgres",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)'",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(900)'",
     );
     let mut holding = holding;
     holding.wait().unwrap();

@@ -276,6 +276,31 @@ fn what_an_earlier_restore_left_is_told_from_what_is_not_ours() {
     back_up(&machine, &maria.address(&source));
     let mark = "CREATE TABLE _lifeboat_restore (number int, kind varchar(20), script longblob); CREATE TABLE half (a int)";
     maria.sql(&target, mark);
+    let brought = r#"INSERT INTO _lifeboat_restore VALUES (0, 'brought', '{"tables": ["half"], "objects":
+        {"views": 1, "triggers": 0, "routines": 0, "events": 0, "sequences": 0}}')"#;
+    // What others made in it since is not dropped, nor what nothing says is ours.
+    for (makes, unmakes, named) in [
+        ("DO 1", "DO 1", "half"),
+        (brought, "DO 1", ""),
+        ("CREATE TABLE mine (a int)", "DROP TABLE mine", "mine"),
+        ("CREATE VIEW seen AS SELECT 1 AS one", "DROP VIEW seen", "seen"),
+        ("CREATE FUNCTION f() RETURNS int RETURN 1", "DROP FUNCTION f", "f"),
+        ("CREATE SEQUENCE numbers", "DROP SEQUENCE numbers", "numbers"),
+    ] {
+        maria.sql(&target, makes);
+        if !named.is_empty() {
+            let before = maria.text(&target);
+            for force in [&[][..], &["--force"], &["--dry-run"]] {
+                let said =
+                    machine.run(&[&["restore", "latest", "--to", &maria.address(&target)], force].concat());
+                assert_eq!(said.code, 2, "{makes}: {}{}", said.stdout, said.stderr);
+                let expected = format!("what is not of it: {named}");
+                assert!(said.stderr.contains(&expected), "{makes}: {}", said.stderr);
+                assert_eq!(maria.text(&target), before);
+            }
+        }
+        maria.sql(&target, unmakes);
+    }
     let said = restore(&machine, &["latest", "--to", &maria.address(&target)]);
     assert!(said.contains("broke off; what it left was dropped"), "{said}");
     assert_eq!(maria.sql(&target, "SHOW TABLES"), "t");
@@ -287,13 +312,22 @@ fn what_an_earlier_restore_left_is_told_from_what_is_not_ours() {
         &format!(
             r#"INSERT INTO _lifeboat_restore VALUES
                  (0, 'trigger', 'CREATE TRIGGER back BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1;'),
-                 (1, 'names', '{{"kept": "{target}_before_x", "new": ["half"], "old": {{"tables": ["t"], "views": [],
-                  "triggers": ["back"], "routines": [], "events": []}}}}')"#
+                 (1, 'trigger', 'CREATE TRIGGER `since` BEFORE UPDATE ON t FOR EACH ROW SET NEW.a = 1;'),
+                 (2, 'routine', 'CREATE DEFINER=`root`@`localhost` FUNCTION `made`() RETURNS int RETURN 1;'),
+                 (3, 'names', '{{"kept": "{target}_before_x", "new": ["half"], "old": {{"tables": ["t"], "views": [],
+                  "triggers": ["back", "since"], "routines": [["FUNCTION", "made"]], "events": []}}}}')"#
         ),
+    );
+    // By hand, after the kill: what has the name is not made the noted one again.
+    maria.sql(
+        &target,
+        "CREATE TRIGGER since BEFORE UPDATE ON t FOR EACH ROW SET NEW.a = 2; CREATE FUNCTION made() RETURNS int RETURN 2",
     );
     let said = restore(&machine, &["latest", "--to", &maria.address(&target), "--force"]);
     assert!(said.contains("triggers and events of the old database were put back"), "{said}");
-    assert!(maria.text(&kept(&said)).contains("TRIGGER back"), "{said}");
+    let old = maria.text(&kept(&said));
+    assert!(old.contains("TRIGGER back"), "{old}");
+    assert!(old.contains("SET NEW.a = 2") && old.contains("RETURN 2"), "{old}");
     // Not ours: never dropped.
     maria.sql(
         "",
@@ -317,6 +351,7 @@ fn a_dry_run_changes_nothing() {
     maria.sql("", &format!("ALTER DATABASE {empty} CHARACTER SET ascii"));
     maria.sql(&full, "CREATE TABLE t (a int)");
     maria.sql(&marked, mark);
+    maria.sql(&marked, r#"INSERT INTO _lifeboat_restore VALUES (0, 'brought', '{"tables": ["half"], "objects": {"views": 0, "triggers": 0, "routines": 0, "events": 0, "sequences": 0}}')"#);
     let state = |name: &str| {
         let schemas = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME";
         let tables =

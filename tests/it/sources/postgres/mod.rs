@@ -3,6 +3,8 @@
 mod content;
 mod failing;
 mod swap;
+mod vacant;
+mod views;
 mod writers;
 
 use super::conformance::{self, Subject};

@@ -107,9 +107,24 @@ fn what_is_there_is_added_to_only_when_no_key_is_in_both() {
     let before = target.content();
     let said = machine.run(&["restore", "latest", "--to", &target.address()]);
     assert_eq!(said.code, 2, "{}", said.stderr);
-    assert!(said.stderr.contains("holds 1 keys") && said.stderr.contains("--flush-first"), "{}", said.stderr);
-    ok(&machine.run(&["restore", "latest", "--to", &target.address(), "--force"]));
+    assert!(said.stderr.contains("holds 1 key") && said.stderr.contains("--flush-first"), "{}", said.stderr);
+    // Beforehand it is said what becomes of it, either way.
+    for (flush, expected) in [
+        (&[][..], "stays     1 key: what comes is added"),
+        (&["--flush-first"], "replaced  1 key, which --flush-first empties"),
+    ] {
+        let address = target.address();
+        let said = machine.run(&[&["restore", "latest", "--to", &address, "--force", "-n"], flush].concat());
+        ok(&said);
+        assert!(said.stdout.contains(expected), "{}", said.stdout);
+    }
+    let said = machine.run(&["restore", "latest", "--to", &target.address(), "--force"]);
+    ok(&said);
     assert_eq!(target.ask(&["GET", "mine"]), "stays");
+    // What is proven is that the snapshot's keys are there; of the whole nothing is claimed.
+    assert!(said.stdout.contains("keys of the RDB are there; the server held each value"), "{}", said.stdout);
+    assert!(said.stdout.contains("1 key that the target holds besides stays"), "{}", said.stdout);
+    assert!(!said.stdout.contains("as many as the RDB holds"), "{}", said.stdout);
     target.ask(&["DEL", "mine"]);
     assert_eq!(target.content(), source.content());
     // Now every key is in both.
@@ -277,7 +292,7 @@ fn a_target_that_holds_only_functions_is_not_empty() {
     let before = target.content();
     let said = machine.run(&["restore", "latest", "--to", &target.address()]);
     assert_eq!(said.code, 2, "{}", said.stderr);
-    assert!(said.stderr.contains("1 libraries of functions"), "{}", said.stderr);
+    assert!(said.stderr.contains("1 library of functions"), "{}", said.stderr);
     assert_eq!(target.content(), before);
     ok(&machine.run(&["restore", "latest", "--to", &target.address(), "--force", "--flush-first"]));
     assert_eq!(target.content(), source.content());
