@@ -1,7 +1,6 @@
 //! What a drill needs of this machine: its name, the key it signs evidence with, and the way into services.
 
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -10,6 +9,7 @@ use zeroize::Zeroizing;
 use super::AppError;
 use super::services::{self, Surroundings, TargetFlags};
 use crate::base::random::{self, SystemRandom};
+use crate::base::whole_file;
 use crate::config::Settings;
 use crate::drill::evidence::Machine;
 use crate::source::capture::SourceError;
@@ -81,19 +81,16 @@ fn make_key(state: &Path, path: &Path) -> Result<SigningKey, AppError> {
     };
     std::fs::create_dir_all(state).map_err(failed("make", state))?;
     let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(random::array(&SystemRandom));
-    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = match made {
+    match whole_file::make_new(path, whole_file::PRIVATE, bytes.as_slice()) {
         // Another drill was quicker: its key is the machine's.
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
             let found = std::fs::read(path).map(Zeroizing::new).map_err(failed("read", path))?;
             let refused = |_| AppError::Refused(format!("{} is no key of 32 bytes", path.display()));
             let bytes: [u8; 32] = found.as_slice().try_into().map_err(refused)?;
-            return Ok(SigningKey::from_bytes(&bytes));
+            Ok(SigningKey::from_bytes(&bytes))
         }
-        made => made.map_err(failed("make", path))?,
-    };
-    file.write_all(bytes.as_slice()).and_then(|()| file.sync_all()).map_err(failed("write", path))?;
-    Ok(SigningKey::from_bytes(&bytes))
+        made => made.map(|()| SigningKey::from_bytes(&bytes)).map_err(failed("make", path)),
+    }
 }
 
 /// Opens a sandbox's service for a restore. A sandbox is empty: nothing has to be forced.

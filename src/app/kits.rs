@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::AppError;
+use crate::base::whole_file;
 use crate::config::Settings;
 use crate::format::id::RepoId;
 use crate::repo::kit::Kit;
@@ -77,11 +78,8 @@ pub fn note(settings: &Settings, repo: &RepoId, change: impl FnOnce(&mut Record)
     let mut record = find(settings, repo).unwrap_or_default();
     change(&mut record);
     let write = failed("write", &path);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(&write)?;
-    serde_json::to_writer(&mut file, &record).map_err(|error| write(error.into()))?;
-    file.as_file().sync_all().map_err(&write)?;
-    file.persist(&path).map_err(|error| write(error.error))?;
-    Ok(())
+    let bytes = serde_json::to_vec(&record).map_err(|error| write(error.into()))?;
+    whole_file::write(&path, &bytes).map_err(&write)
 }
 
 /// The event of handling a kit now.

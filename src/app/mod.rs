@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::base::clock::SystemClock;
 use crate::base::random::SystemRandom;
-use crate::config::{Origin, Settings};
+use crate::config::Settings;
 use crate::format::id::RepoId;
 use crate::pack::parity::ParityStore;
 use crate::repo::create::{CreateOptions, create, require_vacant};
@@ -133,7 +133,7 @@ async fn open_as(
     lenient: bool,
 ) -> Result<Repository, AppError> {
     let kit = kit(settings, location).map(crate::engine::kit::load).transpose()?;
-    let cache = usable_cache(settings);
+    let cache = settings.cache.value.as_deref();
     let options = OpenOptions { cache, kit: kit.as_ref(), lenient, ..OpenOptions::default() };
     Ok(open(storage(settings, location)?, unlock, &options, world()).await?)
 }
@@ -186,16 +186,4 @@ pub async fn create_repository(
 /// Makes a replica of an opened repository there, keys only.
 pub async fn create_replica(source: &Repository, store: Arc<dyn Store>) -> Result<KeysCopied, AppError> {
     Ok(crate::repo::replica::create(source, store).await?)
-}
-
-/// The cache folder. One that nobody asked for and that cannot be made is done without.
-fn usable_cache(settings: &Settings) -> Option<&Path> {
-    let folder = settings.cache.value.as_deref()?;
-    if settings.cache.origin == Origin::Default
-        && let Err(error) = std::fs::create_dir_all(folder)
-    {
-        tracing::warn!("no cache is kept: cannot make {}: {error}", folder.display());
-        return None;
-    }
-    Some(folder)
 }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::{self, Resolved};
 use super::globals::Globals;
 use super::output::Out;
 use super::progress::{Display, Mode};
@@ -18,32 +19,6 @@ use crate::store::Location;
 
 /// How often a waiting verb looks whether it was interrupted.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
-
-/// What the configuration file says of the repository that verbs use which name none; `None`: nothing.
-///
-/// # Errors
-/// Why it does not say: told by the verbs that need a repository, each once.
-fn of_file(overrides: &Overrides, environment: &Environment) -> Result<Option<Settings>, CliError> {
-    let found = match file::load(overrides.config.as_deref(), environment) {
-        Err(FileError::None { .. }) => return Ok(None),
-        found => found?,
-    };
-    let names: Vec<&str> = found.file.repository.keys().map(String::as_str).collect();
-    match (found.file.default_repository(), names.as_slice()) {
-        (Ok((name, repository)), _) => {
-            let settings = Settings::of_repository(overrides, environment, repository);
-            let within = format!("{}: repository {name}", found.path.display());
-            Ok(Some(settings.map_err(|error| CliError::from(error).within(&within))?))
-        }
-        (Err(_), []) => Ok(None),
-        (Err(_), names) => {
-            let why = format!("no repository was named, and {} has several", found.path.display());
-            let hint =
-                format!("write -r PATH|URL, or there [defaults] repository = one of {}", names.join(", "));
-            Err(CliError::usage(why).hint(hint))
-        }
-    }
-}
 
 /// See the module.
 pub struct Context {
@@ -60,19 +35,14 @@ pub struct Context {
     overrides: Overrides,
     /// Why the configuration file does not name the repository.
     unnamed: Option<CliError>,
+    /// Why it does not give the password of the one that is named.
+    withheld: Option<CliError>,
 }
 
 impl Context {
     pub(super) fn new(globals: &Globals) -> Result<Self, CliError> {
         let (overrides, environment) = (globals.overrides(), Environment::of_process());
-        let mut settings = Settings::resolve(&overrides, &environment)?;
-        let mut unnamed = None;
-        if settings.repository.is_none() {
-            match of_file(&overrides, &environment) {
-                Ok(found) => settings = found.unwrap_or(settings),
-                Err(error) => unnamed = Some(error),
-            }
-        }
+        let Resolved { settings, unnamed, withheld } = address::resolve(&overrides, &environment)?;
         app::start_logging(&settings.log, false, std::io::stderr)?;
         Ok(Self {
             settings,
@@ -83,7 +53,18 @@ impl Context {
             verbose: globals.verbose,
             overrides,
             unnamed,
+            withheld,
         })
+    }
+
+    /// With a recovery kit and no address, the repository that the kit leads to.
+    pub(super) async fn with_kit(self) -> Result<Self, CliError> {
+        match &self.overrides.kit {
+            Some(kit) if self.settings.repository.is_none() => {
+                Ok(self.with(address::of_kit(kit, &self).await?))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// The repository that the command line names, as against one of the environment or the file.
@@ -107,6 +88,7 @@ impl Context {
             verbose: self.verbose,
             overrides: self.overrides.clone(),
             unnamed: None,
+            withheld: None,
         }
     }
 
@@ -176,7 +158,10 @@ impl Context {
     pub fn password(&self) -> Result<Password, CliError> {
         match self.settings.password.read()? {
             Some(password) => Ok(password),
-            None => prompt::password(&format!("password for {}: ", self.location()?)),
+            None => {
+                let asked = prompt::password(&format!("password for {}: ", self.location()?));
+                asked.map_err(|error| self.withheld.clone().unwrap_or(error))
+            }
         }
     }
 
@@ -185,6 +170,36 @@ impl Context {
         match self.settings.password.read()? {
             Some(password) => Ok(password),
             None => prompt::new_password(&format!("new password for {}: ", self.location()?)),
+        }
+    }
+
+    /// The same run with a further repository, by its address or its name in the file, with what the file says of it.
+    pub fn other(&self, text: &str) -> Result<Self, CliError> {
+        let environment = Environment::of_process();
+        let location = crate::config::location(text, &environment)?;
+        if let Ok(found) = self.file()
+            && let Some((name, repository)) = address::known(&found, &location, &environment)
+        {
+            let within = format!("{}: repository {name}", found.path.display());
+            let settings = self.settings_of_other(repository);
+            return Ok(self.with(settings.map_err(|error| error.within(&within))?));
+        }
+        let repository = Some(crate::config::Found::flag(location, "an argument"));
+        Ok(self.with(Settings { repository, ..self.settings.clone() }))
+    }
+
+    /// With what to do where a replica should be and is not.
+    pub fn without_replica(&self, error: CliError, location: &Location) -> CliError {
+        let environment = Environment::of_process();
+        let Some(found) = self.file().ok().filter(|_| error.exit == Exit::NoRepository) else { return error };
+        match address::known(&found, location, &environment) {
+            Some((name, file::Repository { replica_of: Some(source), .. })) => {
+                let hint = format!(
+                    "check the address, or make the replica: lifeboat -r {name} init --replica-of {source}"
+                );
+                CliError { hint: Some(hint), ..error }
+            }
+            _ => error,
         }
     }
 
@@ -214,8 +229,12 @@ impl Context {
         to_verify: bool,
     ) -> Result<(Repository, Password), CliError> {
         // Before the password: nobody should type one for a place where nothing is.
-        let store = app::open_store(&self.settings, location)?;
-        self.until_cancelled(async { Ok(app::probe(location, store.as_ref()).await?) }).await?;
+        let probing = async {
+            let store = app::open_store(&self.settings, location)?;
+            Ok(app::probe(location, store.as_ref()).await?)
+        };
+        let probed = self.until_cancelled(probing).await;
+        probed.map_err(|error| self.without_replica(error, location))?;
         let password = self.password()?;
         let opening = async {
             let opened = match to_verify {

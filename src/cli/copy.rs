@@ -11,7 +11,7 @@ use super::text::{count, plural, shown};
 use super::{CliError, Context, Exit, prompt};
 use crate::app::{self, AppError};
 use crate::base::byte_size;
-use crate::config::{Environment, Password, read_key_file};
+use crate::config::{Password, file, read_key_file};
 use crate::engine::copy::{CopyOptions, CopyOutcome, Way, copy};
 use crate::repo::replica::{peek, sync_keys};
 use crate::repo::{RepoError, Repository};
@@ -97,8 +97,8 @@ impl From<&CopyOutcome> for Answer {
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let password = context.password()?;
     let source = app::open_repository(&context.settings, context.location()?, &password).await?;
-    let location = crate::config::location(&args.to, &Environment::of_process())?;
-    let target = open_target(&args, context, &source, &location, &password).await?;
+    let other = context.other(&args.to)?;
+    let target = open_target(&args, &other, &source, other.location()?, &password).await?;
     let options = CopyOptions {
         snapshots: args.snapshots,
         filter: args.filter.into(),
@@ -125,8 +125,21 @@ async fn open_target(
     location: &Location,
     password: &Password,
 ) -> Result<Repository, CliError> {
-    let store = app::open_store(&context.settings, location)?;
-    let (repo, is_replica) = peek(store.as_ref()).await?;
+    let looking = async {
+        let store = app::open_store(&context.settings, location)?;
+        let found = peek(store.as_ref()).await?;
+        Ok((store, found))
+    };
+    let (store, (repo, is_replica)) = context.until_cancelled(looking).await.map_err(|error| {
+        let hint = format!(
+            "check the address, or make a replica there: lifeboat -r {location} init --replica-of {}; or, without \
+             --replica-of, a repository with keys of its own",
+            source.store.location()
+        );
+        let is_absent = error.exit == Exit::NoRepository;
+        let error = if is_absent { CliError { hint: Some(hint), ..error } } else { error };
+        context.without_replica(error, location)
+    })?;
     if repo == source.access.repo && is_replica && !args.dry_run {
         for slot in sync_keys(source, store.as_ref()).await?.only_here {
             context.warn(format_args!("{slot} opens the replica but not its source"));
@@ -135,6 +148,10 @@ async fn open_target(
     let given = match (&args.to_password_file, &args.to_key_file) {
         (Some(path), _) => Some(read_password_file(path, "--to-password-file")?),
         (None, Some(path)) => Some(Unlock::KeyFile(read_key_file(path)?)),
+        // As the file says, where it knows the place.
+        (None, None) if context.settings.password.origin == file::ORIGIN => {
+            context.settings.password.read()?
+        }
         (None, None) => None,
     };
     let opened = app::open_repository(&context.settings, location, given.as_ref().unwrap_or(password)).await;

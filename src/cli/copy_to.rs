@@ -13,8 +13,13 @@ pub async fn run(job: &str, name: &str, from: &Context, to: &Context) -> Result<
     let password = from.password()?;
     let source = app::open_repository(&from.settings, from.location()?, &password).await?;
     let location = to.location()?;
-    let store = app::open_store(&to.settings, location)?;
-    let (repo, is_replica) = peek(store.as_ref()).await?;
+    let looking = async {
+        let store = app::open_store(&to.settings, location)?;
+        let found = peek(store.as_ref()).await?;
+        Ok((store, found))
+    };
+    let looked = from.until_cancelled(looking).await;
+    let (store, (repo, is_replica)) = looked.map_err(|error| from.without_replica(error, location))?;
     if repo == source.access.repo && is_replica {
         for slot in sync_keys(&source, store.as_ref()).await?.only_here {
             from.warn(format_args!("{slot} opens {name} but not its source"));

@@ -1,24 +1,19 @@
 //! `dump`: a file of a snapshot to stdout, or a folder as a tar stream.
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use super::filter::FilterArgs;
 use super::paths::{open_to_read, select};
-use super::text::count;
+use super::text::plural;
 use super::{CliError, Context, Exit, every};
+use crate::base::whole_file::WholeFile;
 use crate::engine::EngineError;
 use crate::engine::dump::{DumpOptions, dump_all};
 use crate::repo::snapshots::Filter;
-
-/// What a new file's mode is, less the umask.
-const NEW_MODE: u32 = 0o666;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,47 +25,6 @@ pub struct Args {
     output: Option<PathBuf>,
     #[command(flatten)]
     snapshots: FilterArgs,
-}
-
-/// The file of `-o`. It appears under its name when it is whole, and what was there stays until then. A device or pipe
-/// is written to as it is.
-enum Output {
-    Beside(NamedTempFile, PathBuf),
-    Device(File),
-}
-
-impl Output {
-    fn create(path: &Path) -> std::io::Result<Self> {
-        // Through a link its target is written, as a shell would.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let existing = path.metadata().ok();
-        if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
-            return Ok(Self::Device(File::options().write(true).open(path)?));
-        }
-        let mode = existing.map_or(NEW_MODE, |existing| existing.permissions().mode() & 0o777);
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".lifeboat-dump-").permissions(Permissions::from_mode(mode));
-        Ok(Self::Beside(builder.tempfile_in(folder)?, path))
-    }
-
-    fn file(&self) -> std::io::Result<File> {
-        match self {
-            Self::Beside(file, _) => file.as_file().try_clone(),
-            Self::Device(file) => file.try_clone(),
-        }
-    }
-
-    /// All was written well.
-    fn keep(self) -> std::io::Result<()> {
-        match self {
-            Self::Beside(file, path) => {
-                file.as_file().sync_all()?;
-                file.persist(path).map(drop).map_err(|error| error.error)
-            }
-            Self::Device(_) => Ok(()),
-        }
-    }
 }
 
 fn cannot(operation: &str, path: &Path, error: &std::io::Error) -> CliError {
@@ -93,7 +47,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     // Not the standard stdout: what leaves here is large already, a buffer would only copy it.
     let (mut to, output) = match &args.output {
         Some(path) => {
-            let output = Output::create(path).map_err(|error| cannot("create", path, &error))?;
+            let output = WholeFile::create(path).map_err(|error| cannot("create", path, &error))?;
             (output.file().map_err(|error| cannot("create", path, &error))?, Some((output, path)))
         }
         None => {
@@ -112,10 +66,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
                 output.keep().map_err(|error| cannot("write", path, &error))?;
             }
             if dumped.left_out > 0 {
-                context.note(format_args!(
-                    "{} sockets are left out: tar has no such thing",
-                    count(dumped.left_out)
-                ));
+                let sockets = plural(dumped.left_out, "socket");
+                context.note(format_args!("left out: {sockets}, since tar has no such thing"));
             }
             Ok(exit)
         }
@@ -125,6 +77,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         {
             Err(CliError::stdout(cause))
         }
+        Err(EngineError::Local { operation: "write to", cause, .. }) => match &args.output {
+            Some(path) => Err(cannot("write", path, &cause)),
+            None => Err(CliError::stdout(cause)),
+        },
         Err(error) => Err(error.into()),
     }
 }

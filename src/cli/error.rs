@@ -6,10 +6,12 @@ use std::io::Write as _;
 use super::exit::Exit;
 use crate::app::AppError;
 use crate::base::cancel::Cancelled;
+use crate::base::names;
 use crate::config::ConfigError;
 use crate::config::file::FileError;
 use crate::drill::DrillError;
 use crate::engine::EngineError;
+use crate::pack::PackError;
 use crate::repo::RepoError;
 use crate::runbook::RunbookError;
 use crate::source::capture::SourceError;
@@ -121,7 +123,14 @@ pub fn arguments(error: &clap::Error) -> Exit {
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         return CliError::usage(text.trim_end()).report("arguments", true);
     }
-    let _ = error.print();
+    let text = error.to_string();
+    // What was typed is repeated there, and may have come from somewhere else.
+    if text.chars().any(|c| c != '\n' && names::steers(c)) {
+        let lines: Vec<String> = text.lines().map(|line| names::shown(line.as_bytes())).collect();
+        let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+    } else {
+        let _ = error.print();
+    }
     Exit::Usage
 }
 
@@ -147,7 +156,7 @@ fn repo_exit(error: &RepoError) -> Exit {
         RepoError::WrongKey { .. } => Exit::WrongKey,
         RepoError::AmbiguousSnapshot { .. } | RepoError::Refused(_) => Exit::Usage,
         RepoError::Store(error) => store_exit(error),
-        RepoError::Pack(crate::pack::PackError::Store(error)) => store_exit(error),
+        RepoError::Pack(PackError::Store(error)) => store_exit(error),
         RepoError::Cancelled(_) => Exit::Interrupted,
         _ => Exit::Failed,
     }
@@ -187,7 +196,10 @@ fn repo_hint(error: &RepoError) -> Option<&'static str> {
             Some("write JOB@latest, narrow it with --job, --host or --tag, or give more of the id")
         }
         RepoError::Conflict(_) => Some("nothing is lost: run the same command again"),
-        RepoError::Store(error) | RepoError::Pack(crate::pack::PackError::Store(error)) => store_hint(error),
+        RepoError::Store(error) | RepoError::Pack(PackError::Store(error)) => store_hint(error),
+        RepoError::Cache { .. } | RepoError::Pack(PackError::Cache { .. } | PackError::CacheFile { .. }) => {
+            Some("nothing in the local cache is needed: --no-cache goes on without it")
+        }
         _ if error.is_damage() => Some("`lifeboat verify` names everything that is damaged"),
         _ => None,
     }

@@ -11,7 +11,8 @@ use crate::config::{Overrides, parse_duration};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the repository is: a path or s3://, sftp://, webdavs://, b2:// [env: LIFEBOAT_REPOSITORY]
+    /// Where the repository is: a path or s3://, sftp://, webdavs://, b2://, or its name in the configuration file
+    /// [env: LIFEBOAT_REPOSITORY]
     #[arg(short, long, global = true, value_name = "PATH|URL")]
     pub repository: Option<String>,
     /// Configuration file [default: the user's, then /etc/lifeboat/lifeboat.toml] [env: LIFEBOAT_CONFIG]
@@ -26,7 +27,8 @@ pub struct Globals {
     /// Key file to open the repository with, instead of a password [env: LIFEBOAT_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// Recovery kit to take keys from that the storage lost; the owner's password is still needed
+    /// Recovery kit: leads to its repository where no -r does, and has the keys that the storage lost; the owner's
+    /// password is still needed
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub kit: Option<PathBuf>,
     /// Folder for the local cache [env: LIFEBOAT_CACHE_DIR]

@@ -6,7 +6,7 @@ use super::new_secret::make_key_file;
 use super::{CliError, Context, Exit};
 use crate::app;
 use crate::base::byte_size;
-use crate::config::{Environment, Origin, Password, PasswordSource};
+use crate::config::{Origin, Password, PasswordSource};
 use crate::format::id::RepoId;
 use crate::format::keyring::{ARGON_MEMORY_LIMIT_KIB, ARGON_PASSES_LIMIT};
 use crate::repo::create::CreateOptions;
@@ -80,8 +80,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 async fn replica(source: &str, store: Arc<dyn Store>, context: &Context) -> Result<Exit, CliError> {
-    let source = crate::config::location(source, &Environment::of_process())?;
-    let source = context.open_at(&source).await?;
+    let source = context.other(source)?.open().await?;
     app::create_replica(&source, store).await?;
     let location = context.location()?;
     if context.json {

@@ -15,6 +15,7 @@
 //! [`Context::confirm`], and prints through [`Context::out`] or [`Context::json`]. Errors of the levels below turn
 //! into a [`CliError`], and so into an exit code, by `?`.
 
+mod address;
 mod backup;
 mod cache;
 mod completions;
@@ -233,20 +234,23 @@ pub fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<Exit, CliError> {
     let context = Context::new(&cli.globals)?;
+    let cancel = context.cancel.clone();
     let runtime = crate::app::runtime()?;
     let mut result = runtime.block_on(async {
         context.listen_to_signals()?;
-        if !matches!(cli.command, Command::Completions(_) | Command::Version(_)) {
-            for line in
-                crate::app::services::repair(context.settings.state.value.clone(), &context.cancel).await
-            {
-                context.warn(line);
-            }
+        if matches!(cli.command, Command::Completions(_) | Command::Version(_)) {
+            return dispatch(cli.command, &context).await;
         }
+        let left = crate::app::services::repair(context.settings.state.value.clone(), &context.cancel).await;
+        left.into_iter().for_each(|line| context.warn(line));
+        let context = match &cli.command {
+            Command::Config(_) | Command::Demo(_) => context,
+            _ => context.with_kit().await?,
+        };
         dispatch(cli.command, &context).await
     });
     // Whatever an interrupted verb stumbled over last, the interruption was the reason.
-    if context.cancel.is_cancelled() && matches!(&result, Err(error) if error.exit == Exit::Failed) {
+    if cancel.is_cancelled() && matches!(&result, Err(error) if error.exit == Exit::Failed) {
         result = Err(crate::base::cancel::Cancelled.into());
     }
     // A read of a terminal or a pipe cannot be called back; the process ends without it.

@@ -1,13 +1,11 @@
 //! A password or key file that is being made: what `init`, `key add` and `key passwd` ask for.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::{CliError, Exit, prompt};
-use crate::base::random;
+use crate::base::{random, whole_file};
 use crate::config::{Found, Password, PasswordSource, read_key_file};
 use crate::format::id::to_hex;
 use crate::format::keyring::Key;
@@ -54,14 +52,9 @@ pub fn read_password_file(path: &Path, flag: &'static str) -> Result<Password, C
 /// Makes a key file: 32 random bytes as hex, for its owner's eyes only. One that exists is never touched.
 pub fn make_key_file(path: &Path) -> Result<Key, CliError> {
     let key = Key(random::array(&random::SystemRandom));
-    let write = || {
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-        let line = Zeroizing::new(to_hex(&key.0) + "\n");
-        file.write_all(line.as_bytes())?;
-        // Durable before anything is sealed with it.
-        file.sync_all()
-    };
-    match write() {
+    let line = Zeroizing::new(to_hex(&key.0) + "\n");
+    // Durable before anything is sealed with it.
+    match whole_file::make_new(path, whole_file::PRIVATE, line.as_bytes()) {
         Ok(()) => Ok(key),
         Err(error) => {
             Err(CliError::new(Exit::Failed, format!("make the key file {}: {error}", path.display())))

@@ -1,12 +1,14 @@
 //! Words and columns for people: times, spans, hostile names, tables.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 pub use crate::base::byte_size::{count, plural};
+use crate::base::names;
+pub use crate::base::names::shown;
 use crate::config::parse_duration;
+use crate::drill::history::RESERVED;
 use crate::format::entry::Timestamp;
 use crate::format::manifest::NAME_LIMIT;
 use crate::repo::from_timestamp;
@@ -51,35 +53,16 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     })
 }
 
-/// A name from storage or disk as one harmless line: what is not UTF-8, or could steer a terminal, is escaped.
-pub fn shown(name: &[u8]) -> String {
-    let mut text = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            let steers =
-                matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            match c {
-                '\\' => text.push_str("\\\\"),
-                '\n' => text.push_str("\\n"),
-                '\t' => text.push_str("\\t"),
-                c if c.is_control() || steers => drop(write!(text, "{}", c.escape_unicode())),
-                c => text.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
+/// A host's or tag's name, a reason, as an argument: harmless to print.
+pub fn name(text: &str) -> Result<String, String> {
+    names::check(text, NAME_LIMIT).map(|()| text.to_owned())
 }
 
-/// A job's, host's or tag's name as an argument: not empty, and harmless to print.
-pub fn name(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("a name cannot be empty".into()),
-        text if text.len() > NAME_LIMIT => Err(format!("a name has at most {NAME_LIMIT} bytes")),
-        text if text.chars().any(char::is_control) => Err("a name has no control characters".into()),
-        text => Ok(text.to_owned()),
+/// A job's name as an argument: a name, and none under which something else is kept.
+pub fn job(text: &str) -> Result<String, String> {
+    match text.starts_with(RESERVED) {
+        true => Err(format!("jobs called {RESERVED}… hold the evidence of drills: choose another name")),
+        false => name(text),
     }
 }
 
@@ -108,12 +91,6 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_stay_on_one_line_and_cannot_steer() {
-        assert_eq!(shown(b"a\nb\x1b[2J\xff\\"), "a\\nb\\u{1b}[2J\\xff\\\\");
-        assert_eq!(shown("für".as_bytes()), "für");
-    }
 
     #[test]
     fn a_moment_is_a_time_or_how_long_ago() {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::password::{self, PasswordSource};
 use super::{ConfigError, Environment, ServiceSettings, file, storage};
+use crate::base::names;
+use crate::format::manifest::NAME_LIMIT;
 use crate::store::{Location, StoreOptions};
 
 /// Where a setting came from.
@@ -111,7 +113,7 @@ impl Settings {
             store,
             log: log(overrides, environment)?,
             confirm: environment.text("LIFEBOAT_CONFIRM")?,
-            hostname: environment.machine(),
+            hostname: machine(environment)?,
             user: user(environment),
         })
     }
@@ -247,6 +249,17 @@ fn log(overrides: &Overrides, environment: &Environment) -> Result<LogSettings, 
         }
     };
     Ok(LogSettings { filter, format })
+}
+
+fn machine(environment: &Environment) -> Result<String, ConfigError> {
+    let name = "LIFEBOAT_MACHINE";
+    // Not UTF-8 is refused here, too.
+    environment.text(name)?;
+    let machine = environment.machine();
+    match names::check(&machine, NAME_LIMIT) {
+        Ok(()) => Ok(machine),
+        Err(cause) => Err(ConfigError::Value { name, cause }),
+    }
 }
 
 fn user(environment: &Environment) -> String {

@@ -26,9 +26,12 @@ pub const TREND_OF: usize = 6;
 const RECORD_LIMIT_BYTES: u64 = 16 << 20;
 const PATH: &str = "/drill.json";
 
+/// What jobs begin with that hold evidence, and no other may.
+pub const RESERVED: &str = "drill:";
+
 /// The job that a drill's evidence is filed under.
 pub fn job_of(name: &str) -> String {
-    format!("drill:{name}")
+    format!("{RESERVED}{name}")
 }
 
 /// A record and where it is.

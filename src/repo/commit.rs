@@ -86,7 +86,8 @@ impl Run<'_> {
         repo.store.put(&object, bytes.into()).await?;
         let mut seen = repo.local.seen();
         seen.heads.insert(key, (summary.sequence, id.hex()));
-        repo.local.remember(&seen)?;
+        // It is put already: a disk that takes no note of it does not undo that.
+        repo.local.note(&seen);
         Ok(Pending { id, object, size_bytes })
     }
 

@@ -1,16 +1,18 @@
 //! The local cache of one repository, and what this machine remembers of it.
 //!
 //! All of it may be deleted at any time: backups are then slower once, and rollback is noticed only from then on.
-//! Without a folder everything is kept in memory for the run.
+//! Without a folder, or in one that takes no more, everything is kept in memory for the run: the cache is never why a
+//! restore or a backup fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::RepoError;
+use crate::base::cache_lost::cache_lost;
 
 /// The newest this machine has seen of what must never go back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +43,8 @@ pub struct Seen {
 #[derive(Clone, Debug)]
 pub struct Local {
     folder: Option<PathBuf>,
-    /// What is remembered where there is no folder. Clones share it.
-    memory: Arc<Mutex<Seen>>,
+    /// What is remembered where there is no folder, or where it takes no more. Clones share it.
+    memory: Arc<Mutex<Option<Seen>>>,
     pruning: Arc<AtomicBool>,
 }
 
@@ -61,21 +63,17 @@ impl Drop for PruneLock {
 }
 
 impl Local {
-    /// `<cache folder>/<name>`, made if need be. The name is the repository's id, with more to it for a replica.
-    pub fn open(cache: Option<&Path>, name: &str) -> Result<Self, RepoError> {
-        let (memory, pruning) = (Arc::default(), Arc::default());
-        let Some(cache) = cache else { return Ok(Self { folder: None, memory, pruning }) };
-        let folder = cache.join(name);
-        for folder in [folder.clone(), folder.join("snapshots"), folder.join("files")] {
-            make_private_folder(&folder)?;
-        }
-        // Backup tools, ours included, skip folders that carry this tag (bford.info/cachedir).
-        let tag = cache.join("CACHEDIR.TAG");
-        if !tag.exists() {
-            let text = "Signature: 8a477f597d28d172789f06886806bc55\n# Lifeboat's cache: safe to delete.\n";
-            std::fs::write(&tag, text).map_err(error("write", &tag))?;
-        }
-        Ok(Self { folder: Some(folder), memory, pruning })
+    /// `<cache folder>/<name>`, made if need be. The name is the repository's id, with more to it for a replica. A
+    /// folder that cannot be made is done without.
+    pub fn open(cache: Option<&Path>, name: &str) -> Self {
+        let folder = cache.and_then(|cache| match make(cache, name) {
+            Ok(folder) => Some(folder),
+            Err((folder, cause)) => {
+                cache_lost("make", &folder, &cause);
+                None
+            }
+        });
+        Self { folder, memory: Arc::default(), pruning: Arc::default() }
     }
 
     /// Takes the machine's one place for a prune; `None` while another has it, even if that one is stopped: only
@@ -87,11 +85,11 @@ impl Local {
         let mut lock = PruneLock { _file: None, pruning: self.pruning.clone() };
         if let Some(path) = self.path("prune.lock") {
             let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
-            let file = file.map_err(error("open", &path))?;
+            let file = file.map_err(cache_error("open", &path))?;
             match file.try_lock() {
                 Ok(()) => lock._file = Some(file),
                 Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-                Err(std::fs::TryLockError::Error(cause)) => return Err(error("lock", &path)(cause)),
+                Err(std::fs::TryLockError::Error(cause)) => return Err(cache_error("lock", &path)(cause)),
             }
         }
         Ok(Some(lock))
@@ -106,23 +104,42 @@ impl Local {
         self.folder.as_ref().map(|folder| folder.join(name))
     }
 
+    fn memory(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was remembered; a missing or unreadable file is nothing remembered.
     pub fn seen(&self) -> Seen {
-        if self.folder.is_none() {
-            return self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(seen) = self.memory().clone() {
+            return seen;
         }
         let bytes = self.path("seen.json").and_then(|path| std::fs::read(path).ok());
         bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     /// Remembers. Two processes at once: the last wins, which at worst forgets one observation.
+    ///
+    /// # Errors
+    /// There is a folder and it takes no file: for whoever is about to delete something.
     pub fn remember(&self, seen: &Seen) -> Result<(), RepoError> {
         let Some(path) = self.path("seen.json") else {
-            *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = seen.clone();
+            *self.memory() = Some(seen.clone());
             return Ok(());
         };
+        // What was noted in memory since is older than what others wrote into the file meanwhile.
+        if self.memory().is_some() {
+            return Err(cache_error("write", &path)(std::io::Error::other("it took no file a moment ago")));
+        }
         let bytes = serde_json::to_vec_pretty(seen).unwrap_or_default();
-        replace_file(&path, &bytes)
+        replace(&path, &bytes).map_err(cache_error("write", &path))
+    }
+
+    /// The same for whoever only adds: where the folder takes no file, it is remembered for this run.
+    pub fn note(&self, seen: &Seen) {
+        if let Err(RepoError::Cache { operation, path, cause }) = self.remember(seen) {
+            cache_lost(operation, Path::new(&path), &cause);
+            *self.memory() = Some(seen.clone());
+        }
     }
 
     /// A cached manifest.
@@ -133,7 +150,7 @@ impl Local {
     /// Keeps a manifest. Failing to is not an error: it will be fetched again.
     pub fn keep_manifest(&self, object: &str, bytes: &[u8]) {
         if let Some(path) = self.path(object) {
-            let _ = replace_file(&path, bytes);
+            let _ = replace(&path, bytes);
         }
     }
 
@@ -156,23 +173,33 @@ pub fn error(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error
     move |cause| RepoError::Local { operation, path, cause }
 }
 
-fn make_private_folder(folder: &Path) -> Result<(), RepoError> {
+fn cache_error(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RepoError {
+    let path = path.display().to_string();
+    move |cause| RepoError::Cache { operation, path, cause }
+}
+
+/// The folders of a repository's cache; with an error the one that cannot be made.
+fn make(cache: &Path, name: &str) -> Result<PathBuf, (PathBuf, std::io::Error)> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(error("create folder", folder))
+    let own = cache.join(name);
+    for folder in [own.clone(), own.join("snapshots"), own.join("files")] {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|cause| (folder, cause))?;
+    }
+    // Backup tools, ours included, skip folders that carry this tag (bford.info/cachedir).
+    let tag = cache.join("CACHEDIR.TAG");
+    if !tag.exists() {
+        let text = b"Signature: 8a477f597d28d172789f06886806bc55\n# Lifeboat's cache: safe to delete.\n";
+        // On a disk without room the files that follow will tell.
+        let _ = replace(&tag, text);
+    }
+    Ok(own)
 }
 
 /// Writes beside and renames: a reader sees the old or the new content, whole.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RepoError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(error("write", path))
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.persist(path)?;
+    Ok(())
 }

@@ -82,6 +82,9 @@ pub enum RepoError {
     Forgotten(SnapshotId),
     #[error("{operation} {path}: {cause}")]
     Local { operation: &'static str, path: String, cause: std::io::Error },
+    /// Of the local cache, by somebody who must not go on without it.
+    #[error("the local cache: {operation} {path}: {cause}")]
+    Cache { operation: &'static str, path: String, cause: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

@@ -150,7 +150,7 @@ pub async fn open(
     let (config_number, config, is_stored) = reading.config().await?;
     // What a guess is called must not become a cache folder.
     let cache = options.cache.filter(|_| is_stored);
-    let local = Local::open(cache, &local_name(&repo, &config, store.as_ref()))?;
+    let local = Local::open(cache, &local_name(&repo, &config, store.as_ref()));
     let (roster_number, roster) = reading.roster().await?;
     let root = match &secret {
         SlotSecret::Owner { root } => Some(OwnerRoot(root.clone())),
@@ -298,7 +298,7 @@ fn check_numbers(local: &Local, config: u64, roster: u64, keyring: u64) -> Resul
     }
     if (seen.config, seen.roster, seen.keyring) != (config, roster, keyring) {
         (seen.config, seen.roster, seen.keyring) = (config, roster, keyring);
-        local.remember(&seen)?;
+        local.note(&seen);
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long)]
     allow_empty: bool,
     /// What the snapshot belongs to [default: files:PATHS or the stream's name]
-    #[arg(long, value_name = "NAME", value_parser = super::text::name)]
+    #[arg(long, value_name = "NAME", value_parser = super::text::job)]
     job: Option<String>,
     /// Machine to file it under [default: this machine's name]
     #[arg(long, value_name = "NAME", value_parser = super::text::name)]

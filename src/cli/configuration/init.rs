@@ -1,18 +1,18 @@
 //! `config init`: a first configuration file, from what is found here. Asks nothing and overwrites nothing.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::kit::address_of;
 use super::super::text::shown;
 use super::super::{CliError, Context, Exit};
+use crate::base::whole_file;
 use crate::config::file::{Around, Project, default_place, starter};
 use crate::config::{Environment, Origin};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// New file [default: where verbs look for it: /etc/lifeboat/lifeboat.toml as root, else in ~/.config/lifeboat]
+    /// New file [default: that of --config or LIFEBOAT_CONFIG, else where verbs look for it: /etc/lifeboat/lifeboat.toml
+    /// as root, else in ~/.config/lifeboat]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -26,10 +26,13 @@ const COMPOSE_LIMIT_BYTES: u64 = 1 << 20;
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let environment = Environment::of_process();
-    let default = default_place(&environment);
-    let file = match (&args.file, &default) {
+    let named = context.config_flag().map(Path::to_owned);
+    let of_environment = environment.path("LIFEBOAT_CONFIG");
+    // Whether verbs find it without being told anything more.
+    let default = of_environment.clone().or_else(|| default_place(&environment));
+    let file = match (args.file.as_ref().or(named.as_ref()), &default) {
         (Some(file), _) => std::path::absolute(file).unwrap_or_else(|_| file.clone()),
-        (None, Some(place)) => place.clone(),
+        (None, Some(place)) => std::path::absolute(place).unwrap_or_else(|_| place.clone()),
         (None, None) => {
             return Err(CliError::usage("there is no home folder to keep it in").hint("name the FILE"));
         }
@@ -40,16 +43,15 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         CliError::new(Exit::Failed, format!("{operation} {}: {error}", path.display()))
     };
     std::fs::create_dir_all(folder).map_err(|error| failed("make", folder, error))?;
-    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&file);
-    let mut out = made.map_err(|error| match error.kind() {
+    // Others who may write it could have their jobs run as us, whatever the umask.
+    let made = whole_file::make_new(&file, 0o644, starter(&around).as_bytes());
+    made.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             let why = format!("{} exists: it is never overwritten", file.display());
             CliError::new(Exit::Conflict, why).hint("`lifeboat config check` reads it; or name another FILE")
         }
-        _ => failed("make", &file, error),
+        _ => failed("write", &file, error),
     })?;
-    let written = out.write_all(starter(&around).as_bytes()).and_then(|()| out.sync_all());
-    written.map_err(|error| failed("write", &file, error))?;
     tell(&file, &around, default.as_deref() == Some(&file), context)?;
     Ok(Exit::Ok)
 }

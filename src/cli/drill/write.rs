@@ -13,7 +13,7 @@ pub fn pretty(signed: &SignedEvidence) -> Result<String, CliError> {
 
 /// Writes a report.
 pub fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    let written = std::fs::write(path, text);
+    let written = crate::base::whole_file::write(path, text.as_bytes());
     written.map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
 }
 

@@ -64,8 +64,17 @@ fn configuration(context: &Context) -> Option<(PathBuf, String)> {
     }
 }
 
-/// Settings for an address of a kit: storage options come from the configuration file that the kit holds.
+/// Settings for an address of a kit: storage options come from the configuration file here if it has that address,
+/// else from the one that the kit holds.
 pub fn settings_for(kit: &Kit, address: &str, context: &Context) -> Result<Settings, CliError> {
+    let wanted = location(address, &Environment::of_process())?;
+    if let Ok(found) = context.file()
+        && let Some((_, repository)) = super::address::at(&found, &wanted, &Environment::of_process())
+        && let Ok(settings) =
+            context.settings_of(&Repository { url: address.to_owned(), ..repository.clone() })
+    {
+        return Ok(settings);
+    }
     let options = options_for(kit, address)?.into_iter().collect();
     let (replica_of, via) = (None, std::collections::BTreeMap::new());
     let repository = Repository { url: address.to_owned(), replica_of, via, password: None, options };
@@ -80,5 +89,7 @@ pub fn options_for(kit: &Kit, address: &str) -> Result<Vec<(String, String)>, Cl
     let is_there =
         |repository: &&Repository| location(&repository.url, &environment).is_ok_and(|found| found == wanted);
     let options = held.as_ref().and_then(|held| held.file.repository.values().find(is_there));
-    Ok(options.map(|repository| repository.options.clone()).unwrap_or_default().into_iter().collect())
+    let mut options = options.map(|repository| repository.options.clone()).unwrap_or_default();
+    options.retain(|_, value| !value.contains(file::LEFT_OUT));
+    Ok(options.into_iter().collect())
 }

@@ -235,7 +235,7 @@ pub fn by(context: &Context) -> String {
 }
 
 pub fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    let written = std::fs::write(path, text);
+    let written = crate::base::whole_file::write(path, text.as_bytes());
     written.map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
 }
 

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::model::{Component, Drill, Duty, File, Job, OneOrMany, Repository, time};
+use crate::base::names;
 use crate::base::url::nearest;
+use crate::drill::history::RESERVED;
+use crate::format::manifest::NAME_LIMIT;
 use crate::policy::objective;
 use crate::policy::schedule::Schedule;
 use crate::repo::snapshots::parse_time;
@@ -159,6 +162,7 @@ impl File {
     /// Looks for what each part alone does not show.
     pub(super) fn check(&self) -> Result<(), String> {
         self.zone()?;
+        self.check_names()?;
         if let Some(name) = &self.defaults.repository {
             self.repository_named(Some(name)).map_err(|error| format!("defaults: {error}"))?;
         }
@@ -175,6 +179,27 @@ impl File {
             self.check_drill(drill).map_err(|error| format!("drill {name}: {error}"))?;
         }
         Ok(())
+    }
+
+    /// Names end up in snapshots, evidence and on terminals.
+    fn check_names(&self) -> Result<(), String> {
+        let all = (self.machine.keys().map(|name| ("machine", name)))
+            .chain(self.repository.keys().map(|name| ("repository", name)))
+            .chain(self.job.keys().map(|name| ("job", name)))
+            .chain(self.stack.keys().map(|name| ("stack", name)))
+            .chain(self.drill.keys().map(|name| ("drill", name)))
+            .chain(self.stack.values().flat_map(|parts| parts.keys().map(|name| ("component", name))))
+            .chain(self.job.values().flat_map(|job| job.tags.iter().map(|name| ("tag", name))));
+        for (kind, name) in all {
+            names::check(name, NAME_LIMIT)
+                .map_err(|error| format!("{kind} {}: {error}", names::shown(name.as_bytes())))?;
+        }
+        match self.job.keys().find(|name| name.starts_with(RESERVED)) {
+            Some(name) => Err(format!(
+                "job {name}: jobs called {RESERVED}… hold the evidence of drills: choose another name"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_repository(&self, name: &str, repository: &Repository) -> Result<(), String> {

@@ -20,6 +20,7 @@ pub use model::{
     SecretReference, time,
 };
 
+pub use redact::LEFT_OUT;
 pub use schema::schema;
 pub use starter::{Around, Project, starter};
 
@@ -87,7 +88,12 @@ pub fn load(named: Option<&Path>, environment: &Environment) -> Result<ConfigFil
 }
 
 fn read(path: &Path) -> Result<ConfigFile, FileError> {
-    parse(path, &own_file::read(path, LIMIT_BYTES, Trust::Own)?)
+    let text = own_file::read(path, LIMIT_BYTES, Trust::Own)?;
+    let parsed = parse(path, &text)?;
+    match redact::left_out(&text) {
+        None => Ok(parsed),
+        Some((line, message)) => Err(FileError::Meaning { path: path.to_owned(), line, message }),
+    }
 }
 
 /// Reads the text of a file.

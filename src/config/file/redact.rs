@@ -8,7 +8,8 @@ use toml::{Table, Value};
 use super::ConfigFile;
 use crate::base::own_file::OwnFileError;
 
-const LEFT_OUT: &str = "(left out)";
+/// What stands in the place of a secret.
+pub const LEFT_OUT: &str = "(left out)";
 /// Parts of a key's name by which its value is a secret, whatever it is.
 const SECRET: [&str; 6] = ["secret", "token", "passphrase", "api-key", "apikey", "credential-value"];
 
@@ -28,6 +29,56 @@ fn redact(text: &str) -> Result<String, String> {
     let mut table: Table = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     clear(&mut table);
     toml::to_string(&table).map_err(|error| error.to_string())
+}
+
+/// What a file from a kit still lacks: the first such line, if it is to be told, and all of them in words.
+pub(super) fn left_out(text: &str) -> Option<(Option<usize>, String)> {
+    let mut keys = Vec::new();
+    gather(&Value::Table(toml::from_str(text).ok()?), "", &mut keys);
+    let mut places: Vec<(Option<usize>, &String)> = Vec::new();
+    for key in &keys {
+        let last = key
+            .rsplit('.')
+            .next()
+            .unwrap_or(key)
+            .trim_end_matches(|c: char| c == ']' || c == '[' || c.is_ascii_digit());
+        let is_free = |line: usize| places.iter().all(|(taken, _)| *taken != Some(line));
+        let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        let found = lines.find(|(at, line)| {
+            let code = line.trim_start();
+            !code.starts_with('#') && code.contains(LEFT_OUT) && code.contains(last) && is_free(*at)
+        });
+        places.push((found.map(|(at, _)| at), key));
+    }
+    places.sort();
+    let (line, first) = places.first()?;
+    let others = places.iter().skip(1).map(|(line, key)| match line {
+        Some(line) => format!("{key} in line {line}"),
+        None => (*key).clone(),
+    });
+    let others: Vec<String> = others.collect();
+    let more = if others.is_empty() { String::new() } else { format!("; so are {}", others.join(", ")) };
+    let hint = "this file comes from a recovery kit, which holds no secrets and no commands: write there what it was, or \
+                remove the key, then `lifeboat config check`";
+    Some((*line, format!("{first} is {LEFT_OUT:?}{more}\nhint: {hint}")))
+}
+
+/// The keys whose values were left out, as paths.
+fn gather(value: &Value, path: &str, keys: &mut Vec<String>) {
+    match value {
+        Value::String(text) if text.contains(LEFT_OUT) => keys.push(path.to_owned()),
+        Value::Array(all) => {
+            for (at, one) in all.iter().enumerate() {
+                gather(one, &format!("{path}[{at}]"), keys);
+            }
+        }
+        Value::Table(table) => {
+            for (key, one) in table {
+                gather(one, &if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, keys);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn clear(table: &mut Table) {

@@ -223,7 +223,7 @@ impl<'a> Assembler<'a> {
             if flushed.elapsed() >= CACHE_FLUSH
                 && let Some(cache) = &mut self.cache
             {
-                cache.flush()?;
+                cache.flush();
                 flushed = std::time::Instant::now();
             }
         }
@@ -237,7 +237,7 @@ impl<'a> Assembler<'a> {
         }
         self.out.finish()?;
         if let Some(cache) = &mut self.cache {
-            cache.flush()?;
+            cache.flush();
         }
         let Output { statistics, reach, given, .. } = self.out;
         Ok(Assembled { root, statistics, problems: self.problems, reach, given: given.finish() })
@@ -350,7 +350,7 @@ impl<'a> Assembler<'a> {
         }
         self.store_entry(&record.key, &record.entry, record.content_bytes)?;
         if let Some(cache) = &mut self.cache {
-            cache.add(&record)?;
+            cache.add(&record);
         }
         Ok(())
     }
@@ -480,7 +480,7 @@ impl<'a> Assembler<'a> {
             && !changed
             && !has_problems
         {
-            cache.add(&record)?;
+            cache.add(&record);
         }
         Ok(())
     }

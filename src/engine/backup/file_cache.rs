@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::engine::EngineError;
+use crate::base::cache_lost::cache_lost;
 use crate::format::codec::{Decoder, Encoder, FormatError};
 use crate::format::entry::Timestamp;
 use crate::format::header::ObjectKind;
@@ -184,32 +184,40 @@ impl CacheReader {
     }
 }
 
-/// Writes the next cache file.
+/// Writes the next cache file. On a disk that takes no more it gives up: the file is removed, so that the one before
+/// stays in use, and the backup goes on.
 pub struct CacheWriter {
-    file: BufWriter<File>,
+    /// `None` once it gave up.
+    file: Option<BufWriter<File>>,
     path: PathBuf,
     scratch: Encoder,
 }
 
 impl CacheWriter {
-    fn create(path: PathBuf, validity: Validity) -> Result<Self, EngineError> {
-        let file = File::create(&path).map_err(local("write", &path))?;
-        let mut writer =
-            Self { file: BufWriter::with_capacity(1 << 20, file), path, scratch: Encoder::new() };
+    fn create(path: PathBuf, validity: Validity) -> Option<Self> {
+        let file = File::create(&path).map_err(|cause| cache_lost("write", &path, &cause)).ok()?;
+        let file = Some(BufWriter::with_capacity(1 << 20, file));
+        let mut writer = Self { file, path, scratch: Encoder::new() };
         let mut head = Encoder::new();
         head.raw(MAGIC);
         head.u32(validity.domain);
         head.u32(validity.chunk_bytes);
         head.u64(validity.generation as u64);
-        writer.write(head.as_slice())?;
-        Ok(writer)
+        writer.write(|file| file.write_all(head.as_slice()));
+        Some(writer)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), EngineError> {
-        self.file.write_all(bytes).map_err(local("write", &self.path))
+    fn write(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) {
+        if let Some(file) = &mut self.file
+            && let Err(cause) = write(file)
+        {
+            cache_lost("write", &self.path, &cause);
+            let _ = std::fs::remove_file(&self.path);
+            self.file = None;
+        }
     }
 
-    pub fn add(&mut self, record: &Record) -> Result<(), EngineError> {
+    pub fn add(&mut self, record: &Record) {
         let mut encoder = std::mem::take(&mut self.scratch);
         encoder.clear();
         record.encode(&mut encoder);
@@ -218,22 +226,15 @@ impl CacheWriter {
             let mut head = [0; 8];
             head[..4].copy_from_slice(&(length as u32).to_le_bytes());
             head[4..].copy_from_slice(&short_hash(encoder.as_slice()));
-            self.write(&head)?;
-            self.write(encoder.as_slice())?;
+            self.write(|file| file.write_all(&head).and_then(|()| file.write_all(encoder.as_slice())));
         }
         self.scratch = encoder;
-        Ok(())
     }
 
     /// Makes what was added so far visible to a resuming run.
-    pub fn flush(&mut self) -> Result<(), EngineError> {
-        self.file.flush().map_err(local("write", &self.path))
+    pub fn flush(&mut self) {
+        self.write(|file| file.flush());
     }
-}
-
-fn local(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {
-    let path = path.display().to_string();
-    move |cause| EngineError::Local { operation, path, cause }
 }
 
 /// The cache files of one job. Held by one run at a time; a second run of the same job goes without.
@@ -274,7 +275,8 @@ impl JobCache {
         partial.into_iter().chain(complete).collect()
     }
 
-    pub fn writer(&self, validity: Validity) -> Result<CacheWriter, EngineError> {
+    /// `None` where the disk takes no file.
+    pub fn writer(&self, validity: Validity) -> Option<CacheWriter> {
         CacheWriter::create(self.path("writing"), validity)
     }
 
@@ -312,9 +314,9 @@ mod tests {
         assert!(JobCache::open(folder.path(), "job").is_none(), "a second run goes without");
         let mut writer = cache.writer(now).unwrap();
         for key in [b"a", b"c", b"e"] {
-            writer.add(&record(key)).unwrap();
+            writer.add(&record(key));
         }
-        writer.flush().unwrap();
+        writer.flush();
         let path = cache.path("writing");
         let length = path.metadata().unwrap().len();
         File::options().write(true).open(&path).unwrap().set_len(length - 1).unwrap();

@@ -160,7 +160,8 @@ async fn files_in(
         let missing = session.run_mut()?.check(&mut reach).await?;
         if missing.is_empty() {
             session.run()?.confirm(&put).await?;
-            if let Some(job) = &job {
+            // What was found under an index that ends with this run says nothing about the next one's.
+            if let Some(job) = job.as_ref().filter(|_| repo.index.is_kept()) {
                 job.accept();
             }
             outcome.snapshot = Some(put.id);
@@ -247,7 +248,7 @@ impl<'r> Session<'r> {
             generation: self.run()?.generation,
         };
         let readers = if read_all { Vec::new() } else { job.readers(validity) };
-        Ok((readers, Some(job.writer(validity)?)))
+        Ok((readers, job.writer(validity)))
     }
 
     /// Before another pass: what is gone now is known to be gone.

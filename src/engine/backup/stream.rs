@@ -122,7 +122,8 @@ async fn capture_in(
     let missing = session.run_mut()?.check(&mut reach).await?;
     if missing.is_empty() {
         session.run()?.confirm(&put).await?;
-        if let Some(job) = &job {
+        // What was found under an index that ends with this run says nothing about the next one's.
+        if let Some(job) = job.as_ref().filter(|_| repo.index.is_kept()) {
             job.accept();
         }
         outcome.snapshot = Some(put.id);

@@ -3,14 +3,14 @@
 mod page;
 mod prove;
 
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::path::Path;
 
 pub use page::{codes, page};
 pub use prove::{Keys, Proof, prove};
 
 use super::EngineError;
+use crate::base::whole_file;
 use crate::repo::Repository;
 use crate::repo::kit::{Extras, Kit, LIMIT_BYTES};
 
@@ -22,12 +22,9 @@ fn local(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) ->
 /// Writes a new file that only its owner may read; one that exists is left alone and is an error.
 ///
 /// # Errors
-/// It exists or cannot be written.
+/// It exists or cannot be written, and then there is no file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).open(path).map_err(local("create", path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(local("write", path))
+    whole_file::make_new(path, whole_file::PRIVATE, bytes).map_err(local("write", path))
 }
 
 /// Whether a file of this name gets the page to print.

@@ -117,7 +117,7 @@ pub async fn plan_packs(
     require_kin(repo, replica)?;
     let read_data = options.packs.is_empty().then_some(Subset::All);
     let verify = VerifyOptions { read_data, packs: options.packs.clone(), ..options.verify.clone() };
-    let scratch = scratch(&verify)?;
+    let scratch = scratch(&verify);
     let mut examined = examine(repo, &verify, scratch.as_ref(), progress, cancel).await?;
     let found = match options.without_parity {
         true => parity::Found::default(),

@@ -7,7 +7,7 @@ use super::outcome::Report;
 use super::snapshots::Opened;
 use crate::format::id::{SnapshotId, to_hex};
 use crate::format::manifest::Summary;
-use crate::repo::{RepoError, Repository};
+use crate::repo::Repository;
 
 /// `listed`: every manifest that is there, whether this key opens it or not.
 pub(super) fn check(
@@ -90,7 +90,7 @@ fn newest(opened: &[Opened]) -> BTreeMap<String, (u64, String)> {
 }
 
 /// Remembers the heads of a repository that was found whole.
-pub(super) fn remember(repo: &Repository, opened: &[Opened]) -> Result<(), RepoError> {
+pub(super) fn remember(repo: &Repository, opened: &[Opened]) {
     let mut seen = repo.local.seen();
     let before = seen.clone();
     for (chain, head) in newest(opened) {
@@ -99,7 +99,9 @@ pub(super) fn remember(repo: &Repository, opened: &[Opened]) -> Result<(), RepoE
             *place = head;
         }
     }
-    if seen == before { Ok(()) } else { repo.local.remember(&seen) }
+    if seen != before {
+        repo.local.note(&seen);
+    }
 }
 
 /// Two snapshots at one place of a chain: two runs of one job at once, or a machine that was rolled back.

@@ -33,13 +33,13 @@ use snapshots::Opened;
 use subset::Subset;
 
 use super::EngineError;
+use crate::base::cache_lost::cache_lost;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::format::header::ObjectKind;
 use crate::format::id::ObjectHash;
 use crate::pack::read::Reader;
 use crate::repo::Repository;
-use crate::repo::local;
 use crate::repo::sync::ListedPack;
 
 /// What to look at.
@@ -74,22 +74,26 @@ pub async fn verify(
     progress: Arc<dyn Progress>,
     cancel: &Cancel,
 ) -> Result<VerifyOutcome, EngineError> {
-    let scratch = scratch(options)?;
+    let scratch = scratch(options);
     let mut examined = examine(repo, options, scratch.as_ref(), &progress, cancel).await?;
     examined.report.costs = examined.costs(repo, progress.as_ref(), cancel).await?;
     let outcome = examined.report.finish();
     if !outcome.is_damaged() {
-        chain::remember(repo, &examined.opened)?;
+        chain::remember(repo, &examined.opened);
     }
     Ok(outcome)
 }
 
-/// A folder for the temporary index that goes when it is dropped.
-pub(super) fn scratch(options: &VerifyOptions) -> Result<Option<tempfile::TempDir>, EngineError> {
-    let make = |folder: &PathBuf| {
-        tempfile::tempdir_in(folder).map_err(local::error("create a temporary folder in", folder))
-    };
-    Ok(options.scratch.as_ref().map(make).transpose()?)
+/// A folder for the temporary index that goes when it is dropped; `None` where there cannot be one.
+pub(super) fn scratch(options: &VerifyOptions) -> Option<tempfile::TempDir> {
+    let folder = options.scratch.as_ref()?;
+    match tempfile::tempdir_in(folder) {
+        Ok(made) => Some(made),
+        Err(cause) => {
+            cache_lost("make a temporary folder in", folder, &cause);
+            None
+        }
+    }
 }
 
 /// Looks at everything that the options ask for.

@@ -57,7 +57,8 @@ pub(super) async fn check(
 ) -> Result<Stock, EngineError> {
     let folder = |name: &str| {
         let Some(folder) = place.map(|place| place.join(name)) else { return Ok(IndexMap::open(None)?) };
-        std::fs::create_dir(&folder).map_err(crate::repo::local::error("create", &folder))?;
+        // Where no folder can be made, opening it finds out and keeps the index in memory.
+        let _ = std::fs::create_dir(&folder);
         Ok::<_, RepoError>(IndexMap::open(Some(&folder))?)
     };
     let mut stock = Stock {

@@ -23,11 +23,20 @@ mod rows;
 
 use super::PackError;
 use super::filter::Filter;
+use crate::base::cache_lost::cache_lost;
 use crate::format::header::ObjectKind;
 use crate::format::id::{KeyId, ObjectHash, RunId, ShortId};
 use crate::format::pack::{Codec, IndexPack, Origin};
 
 const SCHEMA_VERSION: i64 = 2;
+
+/// Whether the disk is the reason, rather than what stands in the file.
+fn is_of_disk(cause: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    cause.sqlite_error_code().is_some_and(|code| {
+        matches!(code, DiskFull | ReadOnly | SystemIoFailure | CannotOpen | PermissionDenied)
+    })
+}
 
 /// A pack as the index knows it.
 #[derive(Debug)]
@@ -96,34 +105,39 @@ pub struct IndexMap {
 
 impl IndexMap {
     /// Opens or makes the index in `folder`; `None` keeps it in memory. A file that SQLite cannot read or that an
-    /// other version wrote is dropped and begun anew: everything in it can be had from the repository.
+    /// other version wrote is dropped and begun anew: everything in it can be had from the repository. Where the disk
+    /// takes no file, it is kept in memory, too.
     pub fn open(folder: Option<&Path>) -> Result<Self, PackError> {
-        let path = folder.map(|folder| folder.join("index.sqlite"));
-        match Self::try_open(path.clone()) {
-            Ok(map) => Ok(map),
-            Err(_) if path.as_ref().is_some_and(|path| path.exists()) => {
+        let in_memory = |cause| PackError::Cache { path: "in memory".to_owned(), cause };
+        let Some(path) = folder.map(|folder| folder.join("index.sqlite")) else {
+            return Self::try_open(None).map_err(in_memory);
+        };
+        let opened = match Self::try_open(Some(path.clone())) {
+            Err(cause) if !is_of_disk(&cause) && path.exists() => {
                 for suffix in ["", "-wal", "-shm"] {
-                    if let Some(path) = &path {
-                        let mut name = path.clone().into_os_string();
-                        name.push(suffix);
-                        let _ = std::fs::remove_file(name);
-                    }
+                    let mut name = path.clone().into_os_string();
+                    name.push(suffix);
+                    let _ = std::fs::remove_file(name);
                 }
-                Self::try_open(path)
+                Self::try_open(Some(path.clone()))
             }
-            Err(error) => Err(error),
+            opened => opened,
+        };
+        match opened {
+            Err(cause) if is_of_disk(&cause) => {
+                cache_lost("open", &path, &cause);
+                Self::try_open(None).map_err(in_memory)
+            }
+            opened => opened.map_err(|cause| PackError::Cache { path: path.display().to_string(), cause }),
         }
     }
 
-    fn try_open(path: Option<PathBuf>) -> Result<Self, PackError> {
-        let shown = path.as_ref().map_or("in memory".to_owned(), |path| path.display().to_string());
-        let cache = |cause| PackError::Cache { path: shown.clone(), cause };
+    fn try_open(path: Option<PathBuf>) -> rusqlite::Result<Self> {
         let db = match &path {
             Some(path) => Connection::open(path),
             None => Connection::open_in_memory(),
-        }
-        .map_err(cache)?;
-        db.busy_timeout(std::time::Duration::from_secs(60)).map_err(cache)?;
+        }?;
+        db.busy_timeout(std::time::Duration::from_secs(60))?;
         // NORMAL with a write-ahead log: a power cut may lose the last rows but never mixes old and new pages,
         // and a wrong row would be trusted. AUTOINCREMENT: another process may replace rows while this one keeps
         // their numbers in memory, and a number that came to mean another pack would be trusted too.
@@ -140,16 +154,15 @@ impl IndexMap {
              CREATE INDEX IF NOT EXISTS block_pack ON block(pack);
              CREATE TABLE IF NOT EXISTS chunk(key INTEGER, block INTEGER, PRIMARY KEY(key, block)) WITHOUT ROWID;
              INSERT OR IGNORE INTO meta VALUES('version', 2), ('generation', abs(random())), ('stamp', random());",
-        )
-        .map_err(cache)?;
-        let version: i64 = db
-            .query_row("SELECT value FROM meta WHERE name = 'version'", [], |row| row.get(0))
-            .map_err(cache)?;
+        )?;
+        let version: i64 =
+            db.query_row("SELECT value FROM meta WHERE name = 'version'", [], |row| row.get(0))?;
         if version != SCHEMA_VERSION {
-            return Err(cache(rusqlite::Error::InvalidQuery));
+            return Err(rusqlite::Error::InvalidQuery);
         }
         let inner = Inner {
             db,
+            is_moved: false,
             filter: Filter::with_capacity(0),
             filter_stamp: 0,
             data_version: 0,
@@ -163,8 +176,8 @@ impl IndexMap {
         let map = Self { path, inner: Mutex::new(inner) };
         {
             let mut inner = map.lock();
-            inner.load_packs().map_err(cache)?;
-            map.load_filter(&mut inner).map_err(cache)?;
+            inner.load_packs()?;
+            map.load_filter(&mut inner)?;
         }
         Ok(map)
     }
@@ -176,6 +189,20 @@ impl IndexMap {
     fn cache(&self, cause: rusqlite::Error) -> PackError {
         let path = self.path.as_ref().map_or("in memory".to_owned(), |path| path.display().to_string());
         PackError::Cache { path, cause }
+    }
+
+    /// Changes the rows. When the disk takes no more, what the file holds goes on in memory, and so does the change:
+    /// each is one transaction, done or not done.
+    fn change(&self, mut change: impl FnMut(&mut Inner) -> rusqlite::Result<()>) -> Result<(), PackError> {
+        let mut inner = self.lock();
+        let done = match (change(&mut inner), &self.path) {
+            (Err(cause), Some(path)) if is_of_disk(&cause) && !inner.is_moved => {
+                cache_lost("write", path, &cause);
+                inner.move_to_memory().and_then(|()| change(&mut inner))
+            }
+            (done, _) => done,
+        };
+        done.map_err(|cause| self.cache(cause))
     }
 
     fn filter_path(&self) -> Option<PathBuf> {
@@ -203,7 +230,7 @@ impl IndexMap {
         let inner = self.lock();
         let Some(path) = self.filter_path() else { return Ok(()) };
         let stamp = inner.stamp().map_err(|cause| self.cache(cause))?;
-        if stamp != inner.filter_stamp {
+        if inner.is_moved || stamp != inner.filter_stamp {
             return Ok(());
         }
         let filter = inner.filter.to_bytes();
@@ -211,9 +238,11 @@ impl IndexMap {
         bytes.extend_from_slice(blake3::hash(&filter).as_bytes());
         bytes.extend_from_slice(&filter);
         let temporary = path.with_extension(format!("filter.{}", std::process::id()));
-        let file = |cause| PackError::CacheFile { path: path.display().to_string(), cause };
-        std::fs::write(&temporary, bytes).map_err(file)?;
-        std::fs::rename(&temporary, &path).map_err(file)
+        let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, &path));
+        written.map_err(|cause| {
+            let _ = std::fs::remove_file(&temporary);
+            PackError::CacheFile { path: path.display().to_string(), cause }
+        })
     }
 
     /// Takes in what other processes on this machine did to the index. Memory mirrors the file only up to the last
@@ -236,32 +265,35 @@ impl IndexMap {
 
     /// Replaces the set of index objects taken in.
     pub fn set_absorbed(&self, objects: &HashSet<ObjectHash>) -> Result<(), PackError> {
-        let mut inner = self.lock();
-        let mut write = || {
+        self.change(|inner| {
             let transaction = inner.db.transaction()?;
             transaction.execute("DELETE FROM object", [])?;
             for object in objects {
                 transaction.execute("INSERT INTO object VALUES(?)", [object.as_bytes()])?;
             }
             transaction.commit()
-        };
-        write().map_err(|cause| self.cache(cause))
+        })
     }
 
     /// Adds packs of one domain; those known already are left alone.
     pub fn add_packs(&self, domain: u32, packs: &[IndexPack]) -> Result<(), PackError> {
-        self.lock().add_packs(domain, packs).map_err(|cause| self.cache(cause))
+        self.change(|inner| inner.add_packs(domain, packs))
     }
 
     /// Forgets packs that no longer exist, with their blocks and chunks. Raises the generation.
     pub fn remove_packs(&self, packs: &[ObjectHash]) -> Result<(), PackError> {
-        self.lock().remove_packs(packs).map_err(|cause| self.cache(cause))
+        self.change(|inner| inner.remove_packs(packs))
     }
 
     /// Sets which packs stand under a tombstone: they still serve reads but nothing may rely on them. A newly
     /// condemned pack raises the generation.
     pub fn condemn(&self, packs: &HashSet<ObjectHash>) -> Result<(), PackError> {
-        self.lock().condemn(packs).map_err(|cause| self.cache(cause))
+        self.change(|inner| inner.condemn(packs))
+    }
+
+    /// Whether what this run learns stands in the file, where the next one finds it.
+    pub fn is_kept(&self) -> bool {
+        self.path.is_some() && !self.lock().is_moved
     }
 
     /// Changes whenever a pack went or was condemned: what was found complete at the same generation still is.

@@ -5,7 +5,9 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use rusqlite::backup::Backup;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{BlockInfo, PackInfo};
@@ -17,9 +19,13 @@ use crate::pack::filter::Filter;
 
 /// Block lists kept in memory: about 100 chunks each.
 const HOT_BLOCKS: usize = 512;
+/// Pages taken into memory at once.
+const PAGES_A_STEP: i32 = 4096;
 
 pub(super) struct Inner {
     pub(super) db: Connection,
+    /// The file's rows were taken into memory, because the file takes no more.
+    pub(super) is_moved: bool,
     pub(super) filter: Filter,
     /// The stamp of the file's rows that the filter covers.
     pub(super) filter_stamp: i64,
@@ -118,6 +124,23 @@ impl Inner {
         self.drop_hot();
         self.load_packs()?;
         if self.stamp()? == self.filter_stamp { Ok(()) } else { self.rebuild_filter() }
+    }
+
+    /// Goes on with the file's rows in memory; the file stays as it was. The generation is a new one: from here on
+    /// the two part, and nothing that was found complete under one may count for the other.
+    pub(super) fn move_to_memory(&mut self) -> rusqlite::Result<()> {
+        let mut memory = Connection::open_in_memory()?;
+        Backup::new(&self.db, &mut memory)?.run_to_completion(PAGES_A_STEP, Duration::ZERO, None)?;
+        memory.execute("UPDATE meta SET value = random() WHERE name IN ('generation', 'stamp')", [])?;
+        self.db = memory;
+        self.is_moved = true;
+        self.packs.clear();
+        self.by_hash.clear();
+        self.condemned.clear();
+        self.drop_hot();
+        self.data_version = self.db.pragma_query_value(None, "data_version", |row| row.get(0))?;
+        self.load_packs()?;
+        self.rebuild_filter()
     }
 
     pub(super) fn serves(&self, block: &BlockInfo, domain: u32, kind: ObjectKind) -> bool {

@@ -1,10 +1,14 @@
 //! The real binary on local disk: exit codes, messages, JSON shapes, where passwords and the cache come from.
 
+mod addresses;
+mod cache_disk;
 mod configuration;
 mod continuity;
+mod endings;
 mod golden;
 mod kit;
 mod messages;
+mod names;
 mod passwords;
 mod restoring;
 mod starting;

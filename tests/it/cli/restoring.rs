@@ -8,11 +8,11 @@ use serde_json::json;
 use super::{Machine, damage};
 
 /// Takes a mounted folder away again.
-struct Mount(std::path::PathBuf);
+pub(super) struct Mount(std::path::PathBuf);
 
 impl Mount {
     /// A disk of so many bytes.
-    fn of_bytes(folder: std::path::PathBuf, size: u64) -> Self {
+    pub(super) fn of_bytes(folder: std::path::PathBuf, size: u64) -> Self {
         fs::create_dir_all(&folder).unwrap();
         let size = format!("size={size}");
         let mut mount = std::process::Command::new("mount");

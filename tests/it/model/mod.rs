@@ -292,7 +292,7 @@ impl Scenario<'_> {
     }
 
     async fn actor(&self, number: usize, mut dice: Dice) {
-        let local = Local::open(None, &self.sim.access.repo.hex()).unwrap();
+        let local = Local::open(None, &self.sim.access.repo.hex());
         for life in 0..3 {
             let mutant = match (self.mutant, number) {
                 (Some(Mutant::RemoveOthers), 2 | 3) => self.mutant,
