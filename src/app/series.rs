@@ -3,6 +3,7 @@
 use super::AppError;
 use super::services::{OpenCapture, Surroundings};
 use crate::config::SECRET_VARIABLES;
+use crate::source::influx::v2::{self, Influx2Capture, Influx2Target};
 use crate::source::influx::{self, InfluxCapture, InfluxTarget};
 use crate::source::target::Target;
 use crate::source::victoria::{self, VictoriaCapture, VictoriaTarget};
@@ -18,6 +19,12 @@ pub fn capture(scheme: &str, rest: &str, around: &Surroundings) -> Result<Option
             let job = address.shown();
             let capture = Box::new(InfluxCapture::start(address, &influx_world(around))?);
             OpenCapture { capture, kind: "influxdb", job }
+        }
+        "influxdb2://" => {
+            let address = influx2_address(rest)?;
+            let job = address.shown();
+            let capture = Box::new(Influx2Capture::start(address, &influx_world(around))?);
+            OpenCapture { capture, kind: "influxdb2", job }
         }
         "victoria://" => {
             let address = victoria_address(rest)?;
@@ -41,6 +48,7 @@ pub fn target(
 ) -> Result<Option<Box<dyn Target>>, AppError> {
     Ok(Some(match scheme {
         "influxdb://" => Box::new(InfluxTarget::new(influx_address(rest)?, influx_world(around), force)),
+        "influxdb2://" => Box::new(Influx2Target::new(influx2_address(rest)?, influx_world(around), force)),
         "victoria://" => {
             Box::new(VictoriaTarget::new(victoria_address(rest)?, victoria_world(around), force))
         }
@@ -54,6 +62,9 @@ pub fn shown(scheme: &str, rest: &str) -> Option<String> {
         "influxdb://" => {
             Some(influx_address(rest).map_or_else(|_| format!("{scheme}…"), |found| found.shown()))
         }
+        "influxdb2://" => {
+            Some(influx2_address(rest).map_or_else(|_| format!("{scheme}…"), |found| found.shown()))
+        }
         "victoria://" => {
             Some(victoria_address(rest).map_or_else(|_| format!("{scheme}…"), |found| found.shown()))
         }
@@ -63,6 +74,10 @@ pub fn shown(scheme: &str, rest: &str) -> Option<String> {
 
 fn influx_address(rest: &str) -> Result<influx::Address, AppError> {
     influx::Address::parse(rest).map_err(|error| AppError::Refused(error.to_string()))
+}
+
+fn influx2_address(rest: &str) -> Result<v2::Address, AppError> {
+    v2::Address::parse(rest).map_err(|error| AppError::Refused(error.to_string()))
 }
 
 fn victoria_address(rest: &str) -> Result<victoria::Address, AppError> {
@@ -77,6 +92,7 @@ fn influx_world(around: &Surroundings) -> influx::World {
         runtime: around.runtime.clone(),
         path: around.settings.path.clone(),
         password: around.settings.influx_password.clone(),
+        token: around.settings.influx_token.clone(),
         withheld: SECRET_VARIABLES,
     }
 }

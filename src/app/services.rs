@@ -73,10 +73,11 @@ pub struct OpenCapture {
 }
 
 /// The schemes there are, longest first where one begins another.
-const SCHEMES: [&str; 17] = [
+const SCHEMES: [&str; 18] = [
     "docker-project:",
     "docker-volume:",
     "influxdb://",
+    "influxdb2://",
     "victoria://",
     "mariadb://",
     "mysql://",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::runtime::Handle;
 
@@ -40,6 +41,8 @@ pub struct Http {
     /// `http://host:port`, without a slash at its end.
     base: String,
     login: Option<(String, Secret)>,
+    /// The whole of `Authorization`, where that is no user and password.
+    authorization: Option<HeaderValue>,
     no_progress: Duration,
     runtime: Handle,
     cancel: Cancel,
@@ -75,7 +78,21 @@ impl Http {
             status: None,
         })?;
         let (runtime, cancel) = (runtime.clone(), cancel.clone());
-        Ok(Self { client, base: base.to_owned(), login, no_progress, runtime, cancel })
+        let base = base.to_owned();
+        Ok(Self { client, base, login, authorization: None, no_progress, runtime, cancel })
+    }
+
+    /// Sends `SCHEME SECRET` as `Authorization`, as servers want it that know tokens.
+    ///
+    /// # Errors
+    /// The secret has characters that no header may have.
+    pub fn authorized(mut self, scheme: &str, secret: &Secret) -> Result<Self, HttpError> {
+        let text = zeroize::Zeroizing::new([scheme.as_bytes(), b" ", secret.expose()].concat());
+        let mut value = HeaderValue::from_bytes(&text)
+            .map_err(|_| self.failed("log in", "the token has characters that no token has".into(), None))?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
     }
 
     /// One that works in a cancelled run, too: for cleaning up.
@@ -121,7 +138,11 @@ impl Http {
         if let Some((user, password)) = &self.login {
             request = request.basic_auth(user, Some(String::from_utf8_lossy(password.expose())));
         }
-        request
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        // What is compressed on the way hides what has not changed.
+        request.header(ACCEPT_ENCODING, "identity")
     }
 
     async fn answered(&self, what: &str, request: reqwest::RequestBuilder) -> Result<Response, HttpError> {
@@ -165,7 +186,39 @@ impl Http {
         })
     }
 
-    /// The same with the answer as a stream.
+    /// Sends a JSON document; the answer whole.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn tell(
+        &self,
+        what: &str,
+        method: Method,
+        path: &str,
+        document: &serde_json::Value,
+    ) -> Result<Vec<u8>, HttpError> {
+        let request = self.request(method, path, &[]);
+        let request = request.header(CONTENT_TYPE, "application/json").body(document.to_string());
+        self.runtime.block_on(async {
+            let answer = self.answered(what, request).await?;
+            self.whole(what, answer).await
+        })
+    }
+
+    /// Asks who is there: an answer of any status, which is one all the same.
+    ///
+    /// # Errors
+    /// Nobody answers, the run was cancelled.
+    pub fn look(&self, what: &str, path: &str) -> Result<Seen, HttpError> {
+        self.runtime.block_on(async {
+            let answer = self.waited(what, self.request(Method::GET, path, &[]).send()).await?;
+            let answer = answer.map_err(|error| self.failed(what, chain(error), None))?;
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            Ok(Seen { status, headers, body: self.whole(what, answer).await? })
+        })
+    }
+
+    /// The same as [`Self::ask`] with the answer as a stream.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -177,8 +230,9 @@ impl Http {
         form: &[(&str, &str)],
     ) -> Result<Download, HttpError> {
         let answer = self.runtime.block_on(self.answered(what, self.request(method, path, form)))?;
+        let headers = answer.headers().clone();
         let pieces = Box::pin(answer.bytes_stream());
-        Ok(Download { http: self.clone(), what: what.into(), pieces, rest: Bytes::new() })
+        Ok(Download { http: self.clone(), what: what.into(), headers, pieces, rest: Bytes::new() })
     }
 
     /// Sends everything `content` gives; the answer whole.
@@ -190,7 +244,8 @@ impl Http {
         let pieces = futures::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|piece| (piece, receiver))
         });
-        let request = self.request(Method::POST, path, &[]).body(reqwest::Body::wrap_stream(pieces));
+        let request = self.request(Method::POST, path, &[]).header(CONTENT_TYPE, "application/octet-stream");
+        let request = request.body(reqwest::Body::wrap_stream(pieces));
         let (http, name) = (self.clone(), what.to_owned());
         let answer = self.runtime.spawn(async move {
             let answer = http.answered(&name, request).await?;
@@ -226,15 +281,35 @@ impl Http {
     }
 }
 
+/// An answer to [`Http::look`].
+pub struct Seen {
+    pub status: u16,
+    headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    /// A header's text, if it has any.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
 /// An answer that is read as it comes. It ends well only where the service ended it.
 pub struct Download {
     http: Http,
     what: String,
+    headers: HeaderMap,
     pieces: std::pin::Pin<Box<dyn futures::Stream<Item = reqwest::Result<Bytes>> + Send>>,
     rest: Bytes,
 }
 
 impl Download {
+    /// A header's text, if it has any.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// Reads some; 0 at the end.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct ServiceSettings {
     pub mysql_password: Option<Secret>,
     /// `INFLUX_PASSWORD`
     pub influx_password: Option<Secret>,
+    /// `INFLUX_TOKEN`
+    pub influx_token: Option<Secret>,
     /// `.my.cnf` in the home folder.
     pub mysql_options: Option<PathBuf>,
     /// `DOCKER_HOST`: where the Docker daemon listens, when not at the usual place.
@@ -47,6 +49,7 @@ impl ServiceSettings {
             redis_password: environment.bytes("REDISCLI_AUTH").map(Secret::from_bytes),
             mysql_password: environment.bytes("MYSQL_PWD").map(Secret::from_bytes),
             influx_password: environment.bytes("INFLUX_PASSWORD").map(Secret::from_bytes),
+            influx_token: environment.bytes("INFLUX_TOKEN").map(Secret::from_bytes),
             mysql_options: environment.home().map(|home| home.join(".my.cnf")),
             docker_host: environment.path("DOCKER_HOST").map(|host| host.to_string_lossy().into_owned()),
             store: store.clone(),

@@ -290,7 +290,9 @@ fn proves_something(spec: &Spec, summary: &Summary, kind: SandboxKind) -> Result
     let is_folder = spec.sandbox.is_none_or(|kind| kind == SandboxKind::Directory);
     let what = match summary.source.as_str() {
         source @ ("stdin" | "command") => format!("the output of a {source}"),
-        "influxdb" | "victoria" => format!("of {}, and drills start no server of its kind", summary.source),
+        "influxdb" | "influxdb2" | "victoria" => {
+            format!("of {}, and drills start no server of its kind", summary.source)
+        }
         "mariadb" if spec.sandbox.is_some() && is_folder => "a dump of MariaDB".into(),
         _ => return Ok(()),
     };

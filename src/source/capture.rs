@@ -100,6 +100,13 @@ pub trait Capture: Send {
         Vec::new()
     }
 
+    /// Paths below which parts come and go by themselves, sorted as parts are: what the snapshot says it holds, and what
+    /// must not disappear or get empty, are these instead of every part. They may lie inside each other. Known before the
+    /// first step; all parts lie below them.
+    fn roots(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Reads some of the part; 0 at its end.
     ///
     /// # Errors

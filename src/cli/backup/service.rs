@@ -30,7 +30,8 @@ pub fn refuse_password(address: &str) -> Result<(), CliError> {
     }
     let shown = services::shown(address);
     Err(CliError::usage(format!("the address of {shown} holds a password, and others can read it there"))
-        .hint("give it by ?password-file=FILE, or in PGPASSWORD, PGPASSFILE, MYSQL_PWD, INFLUX_PASSWORD or REDISCLI_AUTH"))
+        .hint("give it by ?password-file=FILE, or in PGPASSWORD, PGPASSFILE, MYSQL_PWD, INFLUX_PASSWORD or REDISCLI_AUTH; a token by \
+               ?token-file=FILE or in INFLUX_TOKEN"))
 }
 
 /// Starts the capture of the service at `address`.

@@ -63,9 +63,15 @@ impl Project {
 
 /// Scheme and rest of the address of a server whose image is this.
 fn engine(image: &str) -> Option<(&'static str, &'static str)> {
-    let name = image.rsplit('/').next()?.split([':', '@']).next()?;
-    let known = ENGINES.iter().find(|(names, ..)| names.contains(&name));
-    known.map(|(_, scheme, rest)| (*scheme, *rest))
+    let (name, tag) = image.rsplit('/').next()?.split_once([':', '@']).unwrap_or((image, ""));
+    let name = name.rsplit('/').next()?;
+    let (_, scheme, rest) = ENGINES.iter().find(|(names, ..)| names.contains(&name))?;
+    match (*scheme, tag.as_bytes().first()) {
+        ("influxdb", Some(b'2')) => Some(("influxdb2", "/*")),
+        // Nothing here reads what it keeps.
+        ("influxdb", Some(b'3')) => None,
+        _ => Some((*scheme, *rest)),
+    }
 }
 
 /// TOML's text for a string.
@@ -140,14 +146,18 @@ schedule = "10 3 * * *"
     );
     for (service, image) in &project.services {
         let Some((scheme, rest)) = engine(image) else { continue };
+        let (page, place) = match scheme.starts_with("influxdb") {
+            // It is not looked for in containers.
+            true => ("influxdb", "HOST:8086".to_owned()),
+            false => (scheme, format!("{service}@{name}")),
+        };
         let _ = write!(
             text,
             r#"# Its service {service} ({image}), captured consistently (docs/sources/{page}.md):
 # [job.{name}-{service}]
-# source   = "{scheme}://{service}@{name}{rest}"
+# source   = "{scheme}://{place}{rest}"
 # schedule = "0 */6 * * *"
 "#,
-            page = scheme,
         );
     }
 }
@@ -169,6 +179,9 @@ mod tests {
         assert_eq!(Project::read("/opt/My App".into(), "services:\n").name, "myapp");
         assert_eq!(engine("ghcr.io/x/timescaledb:2-pg16"), Some(("postgres", "/*")));
         assert_eq!(engine("registry:5000/postgres-exporter"), None);
+        assert_eq!(engine("influxdb:2.7-alpine"), Some(("influxdb2", "/*")));
+        assert_eq!(engine("docker.io/library/influxdb"), Some(("influxdb", "/DATABASE")));
+        assert_eq!(engine("influxdb:3-core"), None);
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub enum Input {
         places: Arc<Places>,
         caches: Vec<CacheReader>,
         writer: Option<CacheWriter>,
+        given: Given,
     },
 }
 
@@ -127,9 +128,9 @@ pub fn run(
         Input::Files { roots, walk, caches, writer } => {
             (Some(Arc::new(FileReader::new(walk.places()))), caches, writer, Ok(walk), Given::below(roots))
         }
-        Input::Capture { source, places, caches, writer } => {
+        Input::Capture { source, places, caches, writer, given } => {
             let files = Arc::new(FileReader::new(places.clone()));
-            (Some(files), caches, writer, Err((source, places)), Given::steps())
+            (Some(files), caches, writer, Err((source, places)), given)
         }
     };
     let pools = Pools { batches: Pool::new(JOBS_AHEAD), segments: Pool::new(SEGMENTS_KEPT) };

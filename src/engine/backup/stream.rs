@@ -18,6 +18,7 @@ use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::chunk::Profile;
 use crate::engine::EngineError;
+use crate::engine::backup::given::Given;
 use crate::format::entry::{Content, Entry, Kind};
 use crate::repo::commit::Draft;
 use crate::repo::reach::Reach;
@@ -61,7 +62,19 @@ async fn capture_in(
 ) -> Result<BackupOutcome, EngineError> {
     let CaptureRequest { source, kind } = request;
     let (repo, options) = (session.repo, session.options);
-    let source = Shared::new(source);
+    let roots: Vec<(Vec<u8>, Vec<u8>)> =
+        source.roots().into_iter().map(|path| (key_of_path(path.as_bytes()), path.into_bytes())).collect();
+    let given = match roots.is_empty() {
+        true => Given::steps(),
+        false => Given::below(roots.iter().map(|(key, _)| key.clone()).collect()),
+    };
+    let mut tops = Vec::<(Vec<u8>, Vec<u8>)>::new();
+    for root in roots {
+        if !tops.iter().any(|(top, _)| is_within(&root.0, top)) {
+            tops.push(root);
+        }
+    }
+    let source = Shared::new(source, tops);
     let reach = Reach::new(repo.local.folder())?;
     let places =
         Places::of_folders(folders.iter().map(|folder| (folder.key.as_slice(), folder.path.as_path())))
@@ -76,7 +89,7 @@ async fn capture_in(
         _ => None,
     };
     let (caches, writer) = session.caches(job.as_ref(), options.force)?;
-    let input = Input::Capture { source: source.clone(), places: Arc::new(places), caches, writer };
+    let input = Input::Capture { source: source.clone(), places: Arc::new(places), caches, writer, given };
     let assembled = session.pipeline(input, reach).await;
     let paths = source.paths();
     let captured = match (assembled, source.take()) {
@@ -157,13 +170,13 @@ pub struct Shared(Arc<Mutex<State>>);
 
 struct State {
     source: Option<Box<dyn Capture>>,
-    /// Streams and the tops of trees: key, and path as it is recorded.
+    /// The capture's roots, else streams and the tops of trees: key, and path as it is recorded.
     tops: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Shared {
-    fn new(source: Box<dyn Capture>) -> Self {
-        Self(Arc::new(Mutex::new(State { source: Some(source), tops: Vec::new() })))
+    fn new(source: Box<dyn Capture>, tops: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        Self(Arc::new(Mutex::new(State { source: Some(source), tops })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,7 +208,7 @@ impl Shared {
             };
             check_key(&key, last.as_deref())?;
             // What the snapshot says it holds: an entry below one that came before belongs to that.
-            if !self.lock().tops.last().is_some_and(|(top, _)| is_within(&key, top)) {
+            if !self.lock().tops.iter().rev().any(|(top, _)| is_within(&key, top)) {
                 let path = match &step {
                     Step::Stream(part) => part.path.clone().into_bytes(),
                     _ => path_of_key(&key).into_os_string().into_vec(),

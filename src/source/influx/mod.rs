@@ -1,4 +1,4 @@
-//! InfluxDB 1.x: one database through the server's own `influxd backup -portable`, spooled here, given back through
+//! InfluxDB: [`v2`] for 2.x; here 1.x: one database through the server's own `influxd backup -portable`, spooled here, given back through
 //! `influxd restore -portable`.
 //!
 //! ```text
@@ -13,6 +13,8 @@ mod address;
 mod capture;
 mod server;
 mod target;
+pub mod v2;
+mod version;
 
 pub use address::Address;
 pub use capture::InfluxCapture;
@@ -43,6 +45,8 @@ pub struct World {
     pub path: Vec<PathBuf>,
     /// `INFLUX_PASSWORD`
     pub password: Option<Secret>,
+    /// `INFLUX_TOKEN`
+    pub token: Option<Secret>,
     /// Variables children do not get.
     pub withheld: &'static [&'static str],
 }

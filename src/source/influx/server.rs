@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::Value;
 
+use super::version::{self, Version};
 use super::{Address, InfluxError, World, http_error, tool_error};
 use crate::base::http::Http;
 use crate::base::process::{Process, ProcessOptions};
@@ -61,6 +62,7 @@ impl Server {
         let patience = Duration::from_secs(30 * 60);
         let http =
             Http::new(&address.url(), login, patience, &world.runtime, &world.cancel).map_err(http_error)?;
+        is_of_1(&version::ask(&http).map_err(http_error)?, &address.url())?;
         let program =
             world.path.iter().map(|folder| folder.join("influxd")).find(|program| program.is_file());
         let program = program.ok_or_else(|| {
@@ -79,7 +81,8 @@ impl Server {
         server.version = text.split_whitespace().nth(1).unwrap_or("?").trim_start_matches('v').to_owned();
         if !server.version.starts_with("1.") {
             return Err(said(format!(
-                "influxd here has version {}, and only 1.x makes these backups\nhint: InfluxDB 2.x is not supported",
+                "influxd here has version {}, and only 1.x makes these backups\nhint: apt-get install influxdb; servers of 2.x need \
+                 no influxd here: influxdb2://HOST:8086/BUCKET",
                 server.version
             )));
         }
@@ -185,7 +188,7 @@ impl Server {
             return Err(refused());
         }
         let mut command = Command::new(&self.program);
-        for name in self.world.withheld.iter().chain(&["INFLUX_PASSWORD"]) {
+        for name in self.world.withheld.iter().chain(&["INFLUX_PASSWORD", "INFLUX_TOKEN"]) {
             command.env_remove(name);
         }
         let (verb, rest) = arguments.split_first().unwrap_or((&"", &[]));
@@ -213,6 +216,19 @@ impl Server {
         while process.read_some(&mut rest).map_err(failed)? > 0 {}
         process.finish().map(drop).map_err(failed)
     }
+}
+
+/// A server that does not say what it is may be one of 1.x.
+fn is_of_1(version: &Version, place: &str) -> Result<(), SourceError> {
+    let text = match version.major() {
+        Some(2) => format!(
+            "InfluxDB {} answers at {place}, and influxdb:// is for 1.x\nhint: influxdb2://HOST:8086/BUCKET is for 2.x",
+            version.text
+        ),
+        Some(3) => version.refusal_of_3(place),
+        _ => return Ok(()),
+    };
+    Err(SourceError::Refused(text))
 }
 
 /// What a server says of a shard it is about to open.

@@ -115,7 +115,13 @@ impl Target for InfluxTarget {
         facts: &Map<String, Value>,
     ) -> Result<Vec<usize>, SourceError> {
         let Some(facts) = facts.get(KEY) else {
-            return refused("the snapshot is not of an InfluxDB database");
+            return refused(match facts.contains_key("influx2") {
+                true => {
+                    "the snapshot is of InfluxDB 2.x, whose shards 1.x does not take so\nhint: restore it into a server of 2.x: \
+                     influxdb2://HOST:8086/BUCKET"
+                }
+                false => "the snapshot is not of an InfluxDB database",
+            });
         };
         let bad = || SourceError::Refused("the facts of the snapshot cannot be read".into());
         self.from = facts["database"].as_str().ok_or_else(bad)?.to_owned();

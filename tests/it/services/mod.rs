@@ -8,6 +8,7 @@
 
 pub mod dockerd;
 pub mod influx;
+pub mod influx2;
 pub mod kubernetes;
 pub mod mariadb;
 pub mod postgres;

@@ -8,6 +8,7 @@ pub mod docker;
 mod git;
 mod hook;
 mod influx;
+mod influx2;
 mod kubernetes;
 mod mariadb;
 mod postgres;
