@@ -30,6 +30,22 @@ pub fn shown(name: &[u8]) -> String {
     text
 }
 
+/// A text for people, of several lines perhaps, that steers nothing: whatever names stand in it.
+pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    let is_plain = |c: char| matches!(c, '\n' | '\t') || !steers(c);
+    if text.chars().all(is_plain) {
+        return text.into();
+    }
+    let mut made = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_plain(c) {
+            true => made.push(c),
+            false => drop(write!(made, "{}", c.escape_unicode())),
+        }
+    }
+    made.into()
+}
+
 /// Errors unless a job, machine or the like may be called so.
 ///
 /// # Errors
@@ -59,6 +75,7 @@ mod tests {
     fn names_stay_on_one_line_and_cannot_steer() {
         assert_eq!(shown(b"a\nb\x1b[2J\xff\\"), "a\\nb\\u{1b}[2J\\xff\\\\");
         assert_eq!(shown("für".as_bytes()), "für");
+        assert_eq!(plain("a\n\tb\x1b[2J\u{202e}"), "a\n\tb\\u{1b}[2J\\u{202e}");
         assert_eq!(shown("a\u{202e}b\u{2028}".as_bytes()), "a\\u{202e}b\\u{2028}");
     }
 

@@ -11,6 +11,7 @@ use super::progress::{Display, Mode};
 use super::{CliError, Exit, prompt};
 use crate::app;
 use crate::base::cancel::{Cancel, Cancelled};
+use crate::base::names;
 use crate::base::progress::Counters;
 use crate::config::file::{self, ConfigFile, FileError};
 use crate::config::{Environment, Overrides, Password, PasswordSource, Settings};
@@ -332,12 +333,12 @@ impl Context {
     /// Something worth knowing, on stderr; never with `--quiet`.
     pub fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{}", names::plain(&text.to_string()));
         }
     }
 
     /// Something that must not go unseen, on stderr.
     pub fn warn(&self, text: impl std::fmt::Display) {
-        let _ = writeln!(std::io::stderr(), "warning: {text}");
+        let _ = writeln!(std::io::stderr(), "warning: {}", names::plain(&text.to_string()));
     }
 }

@@ -96,7 +96,7 @@ impl CliError {
             text.push_str("\nhint: ");
             text.push_str(hint);
         }
-        text
+        names::plain(&text).into_owned()
     }
 
     fn json(&self, verb: &str) -> String {

@@ -112,7 +112,7 @@ enum Command {
     /// Check that everything is there and whole
     #[command(visible_alias = "check")]
     Verify(verify::Args),
-    /// Make parity of packs, which `repair packs` makes damaged ones whole from; needs no password
+    /// Make parity that `repair packs` mends damaged packs from; needs no password
     Parity(parity::Args),
     /// Put right what can be put right from what is there
     Repair(repair::Args),

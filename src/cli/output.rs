@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{BufWriter, Stdout, Write};
 
 use super::CliError;
+use crate::base::names;
 
 /// Buffered stdout. Call [`Out::finish`] at the end: only then is it certain that everything was written.
 pub struct Out(BufWriter<Stdout>);
@@ -13,9 +14,10 @@ impl Out {
         Self(BufWriter::with_capacity(64 << 10, std::io::stdout()))
     }
 
-    /// One line of text.
+    /// One line of text, or several. Names of jobs, machines and paths come from storage: what could steer a terminal is
+    /// escaped here, whoever forgot it before.
     pub fn line(&mut self, text: impl fmt::Display) -> Result<(), CliError> {
-        writeln!(self.0, "{text}").map_err(CliError::stdout)
+        writeln!(self.0, "{}", names::plain(&text.to_string())).map_err(CliError::stdout)
     }
 
     /// One JSON value on a line of its own.

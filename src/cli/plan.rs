@@ -300,7 +300,23 @@ fn judge_rpo(
     row.interval_that_would_do_seconds = would_do.map(|interval| interval.as_secs_f64());
     Ok(match verdict {
         Feasible::Met => "met",
-        Feasible::AtRisk => "at risk",
+        Feasible::AtRisk => {
+            let spare =
+                rpo.mul_f64(1.0 - objective::SPARE).checked_sub(takes).map(|most| most.as_secs() / 60 * 60);
+            let instead = match spare.filter(|most| *most > 0) {
+                Some(most) => format!("; a run every {} or less leaves room", span(most as f64)),
+                None => String::new(),
+            };
+            notes.push(format!(
+                "{name}: at risk: runs up to {} apart, of {} each, lose up to {} of an RPO of {}: one slow run misses \
+                 it{instead}",
+                span(interval.as_secs_f64()),
+                span(takes.as_secs_f64()),
+                span(objective::worst_loss(interval, takes).as_secs_f64()),
+                span(rpo.as_secs_f64())
+            ));
+            "at risk"
+        }
         Feasible::Impossible => {
             let (interval, rpo) = (span(interval.as_secs_f64()), span(rpo.as_secs_f64()));
             let instead = match would_do {

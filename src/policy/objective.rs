@@ -63,6 +63,9 @@ pub enum Feasible {
     Impossible,
 }
 
+/// The share of an objective that is to be left for a slow run.
+pub const SPARE: f64 = 0.2;
+
 /// The worst loss of a schedule: the longest time between two runs, and what a run takes until it can be restored.
 pub fn worst_loss(interval: Duration, takes: Duration) -> Duration {
     interval + takes
@@ -73,7 +76,7 @@ pub fn feasible(interval: Duration, takes: Duration, rpo: Duration) -> (Feasible
     let worst = worst_loss(interval, takes);
     let verdict = match worst {
         _ if worst > rpo => Feasible::Impossible,
-        _ if worst > rpo.mul_f64(0.8) => Feasible::AtRisk,
+        _ if worst > rpo.mul_f64(1.0 - SPARE) => Feasible::AtRisk,
         _ => Feasible::Met,
     };
     // In whole minutes, as schedules are written, and never rounded up to what would not do.

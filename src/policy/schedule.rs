@@ -28,7 +28,11 @@ impl Schedule {
     pub fn parse(text: &str, zone: TimeZone) -> Result<Self, ScheduleError> {
         let parsed = text.parse::<croner::Cron>();
         let cron = parsed.map_err(|error| ScheduleError(format!("{text:?}: {error}")))?;
-        Ok(Self { cron, zone })
+        let schedule = Self { cron, zone };
+        match schedule.next(Timestamp::UNIX_EPOCH) {
+            Some(_) => Ok(schedule),
+            None => Err(ScheduleError(format!("{text:?} is never due: there is no such day"))),
+        }
     }
 
     /// The first run after an instant; `None` when there is none any more.
@@ -74,5 +78,10 @@ mod tests {
         let said = Schedule::parse("61 * * * *", TimeZone::UTC).unwrap_err().to_string();
         assert!(said.starts_with("\"61 * * * *\": "), "{said}");
         assert!(Schedule::parse("", TimeZone::UTC).is_err());
+        for never in ["0 3 31 2 *", "0 3 31 4,6,9,11 *", "0 0 30 2 *"] {
+            let said = Schedule::parse(never, TimeZone::UTC).unwrap_err().to_string();
+            assert_eq!(said, format!("{never:?} is never due: there is no such day"));
+        }
+        assert!(Schedule::parse("0 3 29 2 *", TimeZone::UTC).is_ok());
     }
 }

@@ -55,9 +55,10 @@ fn check(context: &Context) -> Result<Exit, CliError> {
     if let Some(first) = impossible.first() {
         return Err(CliError::usage(first.clone()).within(&found.path.display().to_string()));
     }
+    let doubts = file.doubts();
     if context.json {
         context.json(&serde_json::json!({
-            "path": found.path, "machine": found.machine, "repositories": file.repository.keys().collect::<Vec<_>>(),
+            "doubts": doubts, "path": found.path, "machine": found.machine, "repositories": file.repository.keys().collect::<Vec<_>>(),
             "jobs": file.job.keys().collect::<Vec<_>>(), "stacks": file.stack.keys().collect::<Vec<_>>(),
             "drills": file.drill.keys().collect::<Vec<_>>(),
         }))?;
@@ -73,6 +74,9 @@ fn check(context: &Context) -> Result<Exit, CliError> {
         let all: Vec<String> = there.map(|(number, one)| plural(*number as u64, one)).collect();
         let all = if all.is_empty() { "nothing in it".to_owned() } else { all.join(", ") };
         context.print(format_args!("{}: {all}, all understood", found.path.display()))?;
+    }
+    if !context.json {
+        doubts.iter().for_each(|doubt| context.warn(doubt));
     }
     Ok(Exit::Ok)
 }

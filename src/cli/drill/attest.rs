@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::super::{CliError, Context, Exit};
 use crate::drill::evidence::SignedEvidence;
+use crate::drill::report::short_time;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,9 +25,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         true => args.pubkey.clone(),
         false => String::from_utf8_lossy(&read(args.pubkey.as_ref())?).trim().to_owned(),
     };
-    let signed = SignedEvidence::parse(&read(&args.file)?)?;
+    let file = args.file.display().to_string();
+    let signed =
+        SignedEvidence::parse(&read(&args.file)?).map_err(|error| CliError::from(error).within(&file))?;
     // Evidence that was changed is damage, whatever the drill said.
-    signed.attest(&key).map_err(|error| CliError::from_chain(Exit::Damage, &error))?;
+    signed.attest(&key).map_err(|error| CliError::from_chain(Exit::Damage, &error).within(&file))?;
     let evidence = &signed.evidence;
     if context.json {
         context.json(&serde_json::json!({
@@ -34,10 +37,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         }))?;
     } else {
         context.print(format_args!(
-            "{} #{} of {} on {} is what was signed: {}",
+            "{file}: {} #{} of {} on {} is what was signed: {}",
             evidence.name,
             evidence.number,
-            evidence.started_at,
+            short_time(&evidence.started_at),
             evidence.machine.host,
             evidence.verdict.words()
         ))?;

@@ -10,7 +10,7 @@ pub use super::text::text;
 use super::write::{pretty, write};
 use crate::drill::evidence::Evidence;
 use crate::drill::history::{self, Kept};
-use crate::drill::report::{html::html, span};
+use crate::drill::report::{html::html, short_time, span};
 use crate::drill::trend;
 use crate::policy::objective;
 use crate::repo::Repository;
@@ -126,7 +126,7 @@ pub async fn report(args: ReportArgs, context: &Context) -> Result<Exit, CliErro
         if let Some(last) = last {
             out.line(format_args!(
                 "  last      {} {}",
-                last.started_at,
+                short_time(&last.started_at),
                 last.verdict.words().to_lowercase()
             ))?;
             if let Some(words) = trend::words(&last.measured) {

@@ -12,6 +12,7 @@ use super::{problems, rehearse, told, values};
 use crate::app::runbooks::{self, Surroundings};
 use crate::base::clock::SystemClock;
 use crate::base::own_file::Trust;
+use crate::drill::report::short_time;
 use crate::runbook::audit::{Audit, Event, FORMAT, Past, newest};
 use crate::runbook::check::Severity;
 use crate::runbook::record::{Ended, Outcome};
@@ -166,13 +167,13 @@ fn past(folder: &Path, args: &Args, context: &Context) -> Result<Option<Past>, C
         }
         (true, Some(past)) => Err(CliError::usage(format!(
             "the last run, of {}, was completed: there is nothing to resume",
-            past.started_at
+            short_time(&past.started_at)
         ))),
         (true, None) => Err(CliError::usage("no run of this runbook was begun on this machine")),
         (false, Some(past)) if is_open(&past) && args.from.is_none() => {
             context.note(format_args!(
                 "a run of {} was not completed; --resume goes on with it",
-                past.started_at
+                short_time(&past.started_at)
             ));
             Ok(None)
         }

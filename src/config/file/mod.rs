@@ -5,6 +5,7 @@
 //! and checks run as us.
 
 mod check;
+mod doubts;
 mod line;
 mod meaning;
 mod model;

@@ -12,7 +12,7 @@ pub use prove::{Keys, Proof, prove};
 use super::EngineError;
 use crate::base::whole_file;
 use crate::repo::Repository;
-use crate::repo::kit::{Extras, Kit, LIMIT_BYTES};
+use crate::repo::kit::{Extras, Kit, KitError, LIMIT_BYTES};
 
 fn local(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {
     let path = path.display().to_string();
@@ -65,5 +65,14 @@ pub fn load(path: &Path) -> Result<Kit, EngineError> {
     }
     // What is not text is no kit's: its lines decide.
     let text = String::from_utf8_lossy(&bytes);
-    Kit::decode(&text).map_err(|error| EngineError::Refused(format!("{}: {error}", path.display())))
+    Kit::decode(&text).map_err(|error| {
+        let is_page = text.trim_start().get(..9).is_some_and(|head| head.eq_ignore_ascii_case("<!doctype"));
+        let why = match error {
+            KitError::NotAKit if is_page => {
+                "it is a page without a kit in it: cut off, or another page".to_owned()
+            }
+            error => error.to_string(),
+        };
+        EngineError::Refused(format!("{}: {why}", path.display()))
+    })
 }

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use super::super::EngineError;
 use super::objects::Marks;
 use super::outcome::{Report, State, state_of};
+use crate::base::byte_size::plural;
 use crate::base::cancel::Cancel;
 use crate::base::progress::Progress;
 use crate::format::FormatError;
@@ -77,7 +78,8 @@ pub(super) async fn check(
     stock.index.condemn(&marks.condemned).map_err(RepoError::from)?;
     let condemned = stock.packs.keys().filter(|hash| marks.condemned.contains(hash)).count();
     if condemned > 0 {
-        report.note(format!("{condemned} packs are condemned by a prune that has not finished"));
+        let packs = plural(condemned as u64, "pack");
+        report.note(format!("condemned by a prune that has not finished: {packs}"));
     }
     let unindexed = digests.keys().filter(|hash| !indexed.contains(hash)).count();
     if unindexed > 0 {
@@ -163,7 +165,8 @@ async fn directories(
         stock.index.add_packs(domain, &packs).map_err(RepoError::from)?;
     }
     if !foreign.is_empty() {
-        report.not_tested(format!("{} packs of domains this key has no part in", foreign.len()));
+        let packs = plural(foreign.len() as u64, "pack");
+        report.not_tested(format!("{packs} of domains this key has no part in"));
     }
     for hash in foreign.iter().chain(&gone) {
         stock.packs.remove(hash);

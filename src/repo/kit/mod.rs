@@ -211,9 +211,10 @@ impl Kit {
 
     /// What to type to have everything back, in order. `file`: the kit's name.
     pub fn commands(&self, file: &str) -> [String; 4] {
-        // In single quotes for a shell.
-        let address = self.addresses.first().map_or("ADDRESS", String::as_str).replace('\'', "'\\''");
-        let at = format!("lifeboat -r '{address}' --kit {file}");
+        let at = match self.addresses.is_empty() {
+            true => format!("lifeboat -r ADDRESS --kit {file}"),
+            false => format!("lifeboat --kit {file}"),
+        };
         [
             format!("lifeboat kit open {file}"),
             format!("{at} snapshots"),

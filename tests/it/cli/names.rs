@@ -5,6 +5,37 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::Machine;
 
 #[test]
+fn what_a_repository_holds_steers_no_terminal() {
+    let machine = Machine::with_repository();
+    // A job is named by its paths if nobody names it.
+    let folder = "da\x1b[2Jt\u{202e}a";
+    machine.file(&format!("{folder}/f\x1b[1m"), "a");
+    let target = "back\x1b[3m".to_owned();
+    for arguments in [
+        &["backup", folder][..],
+        &["snapshots"],
+        &["ls", "latest"],
+        &["find", "f*"],
+        &["stats"],
+        &["diff", "latest", "latest"],
+        &["verify"],
+        &["restore", "latest", "--target", &target],
+        &["restore", "nothing\x1b[2J@latest", "--target", "x"],
+        &["drill", "run", "d", "--snapshot", "latest"],
+        &["drill", "list"],
+        &["drill", "report", "d"],
+        &["forget", "--keep-last", "1", "--dry-run"],
+        &["job", "accept", "nothing\x1b[2J", "--reason", "r"],
+        &["-r", "no\x1bwhere", "snapshots"],
+    ] {
+        let said = machine.run(arguments);
+        for text in [&said.stdout, &said.stderr] {
+            assert!(!text.contains(['\x1b', '\u{202e}']), "{arguments:?}: {text:?}");
+        }
+    }
+}
+
+#[test]
 fn names_that_would_steer_a_terminal_or_hide_evidence_are_refused() {
     let machine = Machine::with_repository();
     machine.file("data/a", "a");

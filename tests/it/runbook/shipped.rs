@@ -98,7 +98,7 @@ fn a_new_operator_brings_the_stack_back_with_page_and_kit_alone() {
     second_job(&lost);
     kit(&lost);
     let mut bare = Machine::new();
-    bare.set("LIFEBOAT_REPOSITORY", lost.path("repository").to_str().unwrap());
+    bare.set("LIFEBOAT_REPOSITORY", "");
     let file = |machine: &Machine, name: &str| machine.path(name).to_str().unwrap().to_owned();
     std::fs::copy(lost.path("kit.txt"), bare.path("kit.txt")).unwrap();
     std::fs::copy(book("server-deleted"), bare.path("server-deleted.md")).unwrap();
@@ -227,6 +227,19 @@ fn redis_lost() {
     let said = drill(&machine, &book("redis-lost"), &[("CHECK_KEY", "cart:2")]);
     assert_eq!(said.code, 20, "{}", said.stdout);
     assert_eq!(source.ask(&["DBSIZE"]), "2");
+}
+
+#[test]
+fn sqlite_lost() {
+    let machine = Machine::with_repository();
+    let database = rusqlite::Connection::open(machine.path("app.db")).unwrap();
+    database.execute_batch("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1), (2)").unwrap();
+    let source = format!("sqlite:{}", machine.path("app.db").display());
+    assert_eq!(machine.run(&["backup", "--job", "app", &source]).code, 0);
+    let set = |sql| [("SNAPSHOT", "app@latest"), ("CHECK_SQL", sql)];
+    rehearse(&machine, "sqlite-lost", &set("select count(*) = 2 from orders"));
+    let said = drill(&machine, &book("sqlite-lost"), &set("select count(*) = 3 from orders"));
+    assert_eq!(said.code, 20, "{}", said.stdout);
 }
 
 #[test]
