@@ -68,6 +68,26 @@ pub struct Returned {
     pub facts: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Returned {
+    /// Adds the facts of databases that came back, under their engine's `key`: for each the name it has now, the one it has
+    /// in the snapshot, and its rows by table.
+    #[must_use]
+    pub fn with_databases<'a>(
+        mut self,
+        key: &str,
+        databases: impl Iterator<Item = (&'a str, &'a str, Vec<(&'a str, u64)>)>,
+    ) -> Self {
+        let facts = |(name, from, rows): (&str, &str, Vec<(&str, u64)>)| {
+            let rows = rows.into_iter().map(|(table, rows)| (table.to_owned(), rows.into()));
+            let rows = serde_json::Value::Object(rows.collect());
+            (name.to_owned(), serde_json::json!({ "from": from, "rows": rows }))
+        };
+        let databases = serde_json::Value::Object(databases.map(facts).collect());
+        self.facts.insert(key.to_owned(), serde_json::json!({ "databases": databases }));
+        self
+    }
+}
+
 /// A service that takes a snapshot's parts. Called from one thread at a time, never from the asynchronous
 /// runtime's own.
 pub trait Target: Send {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::server::{Server, refused};
+use super::server::{Server, address_of, database_of, refused};
 use super::{Ground, Sandbox, SandboxError, close, unprivileged};
 use crate::base::process::Process;
 use crate::base::random::{SystemRandom, array};
@@ -153,10 +153,7 @@ impl Sandbox for Mariadb {
         None
     }
     fn address(&self) -> Option<String> {
-        let database = match self.names.as_slice() {
-            [one] => encode(one, ""),
-            _ => "*".to_owned(),
-        };
+        let database = address_of(&self.names);
         let socket = encode(&self.client.socket.to_string_lossy(), "");
         Some(format!("mariadb://root:{}@/{database}?socket={socket}", self.client.password))
     }
@@ -164,22 +161,8 @@ impl Sandbox for Mariadb {
         self.about.clone()
     }
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError> {
-        match self.names.as_slice() {
-            [one] => self.client.ask(one, query, true),
-            names => {
-                // `shop: select …` where there are several.
-                let (name, query) = query
-                    .split_once(':')
-                    .filter(|(name, _)| names.iter().any(|known| known == name.trim()))
-                    .ok_or_else(|| {
-                        SandboxError::Query(format!(
-                            "several databases came back: write NAME: QUERY, with one of {}",
-                            names.join(", ")
-                        ))
-                    })?;
-                self.client.ask(name.trim(), query, true)
-            }
-        }
+        let (database, query) = database_of(&self.names, query)?;
+        self.client.ask(&database, &query, true)
     }
     fn secrets(&self) -> Vec<Secret> {
         vec![Secret::from_text(self.client.password.clone())]

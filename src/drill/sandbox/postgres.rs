@@ -4,12 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::server::{Server, refused};
+use super::server::{Server, address_of, database_of, refused};
 use super::{Ground, Sandbox, SandboxError, close, unprivileged};
 use crate::base::cancel::Cancel;
 use crate::base::process::Process;
 use crate::base::url::encode;
-use crate::drill::check::database_and_query;
 use crate::format::entry::Timestamp;
 use crate::source::postgres::{Address, Direct, Reach as _, Session, World, server_tools};
 
@@ -103,31 +102,12 @@ fn ask(
     Ok(text.lines().next().map(|line| line.split(SEPARATOR).next().unwrap_or_default().to_owned()))
 }
 
-impl Postgres {
-    /// `shop: select …` where there are several databases.
-    fn database_of(&self, text: &str) -> Result<(String, String), SandboxError> {
-        let (named, query) = database_and_query(text);
-        let named = named.filter(|name| self.names.iter().any(|known| known == name));
-        match (self.names.as_slice(), named) {
-            (_, Some(name)) => Ok((name.to_owned(), query.to_owned())),
-            ([one], None) => Ok((one.clone(), text.to_owned())),
-            (names, None) => Err(SandboxError::Query(format!(
-                "several databases came back: write NAME: QUERY, with one of {}",
-                names.join(", ")
-            ))),
-        }
-    }
-}
-
 impl Sandbox for Postgres {
     fn path(&self) -> Option<&Path> {
         None
     }
     fn address(&self) -> Option<String> {
-        let database = match self.names.as_slice() {
-            [one] => encode(one, ""),
-            _ => "*".to_owned(),
-        };
+        let database = address_of(&self.names);
         let place = |path: &Path| encode(&path.to_string_lossy(), "");
         let (host, tools) = (place(self.folder.path()), place(&self.tools));
         Some(format!(
@@ -138,11 +118,11 @@ impl Sandbox for Postgres {
         self.about.clone()
     }
     fn sql(&mut self, query: &str) -> Result<Option<String>, SandboxError> {
-        let (database, query) = self.database_of(query)?;
+        let (database, query) = database_of(&self.names, query)?;
         self.ask(&database, &query, true)
     }
     fn execute(&mut self, sql: &str) -> Result<(), SandboxError> {
-        let (database, sql) = self.database_of(sql)?;
+        let (database, sql) = database_of(&self.names, sql)?;
         self.ask(&database, &sql, false).map(|_| ())
     }
     fn session(&mut self, database: &str) -> Result<Box<dyn Session>, SandboxError> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::{Ground, SandboxError};
 use crate::base::process::{Process, ProcessOptions};
+use crate::base::url::encode;
+use crate::drill::check::database_and_query;
 
 /// A socket's path may not be longer.
 const SOCKET_LIMIT_BYTES: usize = 100;
@@ -15,6 +17,31 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 pub fn refused(why: impl Into<String>) -> SandboxError {
     SandboxError::Refused(why.into())
+}
+
+/// What of the snapshot's databases an address names.
+pub fn address_of(databases: &[String]) -> String {
+    match databases {
+        [one] => encode(one, ""),
+        _ => "*".to_owned(),
+    }
+}
+
+/// Which of the databases a query goes to: `shop: select …` where there are several.
+///
+/// # Errors
+/// It names none of several.
+pub fn database_of(databases: &[String], text: &str) -> Result<(String, String), SandboxError> {
+    let (named, query) = database_and_query(text);
+    let named = named.filter(|name| databases.iter().any(|known| known == name));
+    match (databases, named) {
+        (_, Some(name)) => Ok((name.to_owned(), query.to_owned())),
+        ([one], None) => Ok((one.clone(), text.to_owned())),
+        (databases, None) => Err(SandboxError::Query(format!(
+            "several databases came back: write NAME: QUERY, with one of {}",
+            databases.join(", ")
+        ))),
+    }
 }
 
 /// How its programs are run.

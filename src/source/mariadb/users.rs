@@ -307,24 +307,26 @@ fn exchange(reach: &Reach, section: &Section, given: &str) -> Result<Vec<Vec<Str
     let show = format!("{}{}", as_hex(reach), show(reach, 0, account));
     let rows = reach.query(&format!("look what {said} is"), None, &show).map_err(untouched)?;
     let old = sections(rows, std::slice::from_ref(account)).pop().unwrap_or_default();
-    let make = |section: &Section, given: &str| -> Result<String, SourceError> {
+    let make = |section: &Section, given: &str, has: &[String]| -> Result<String, SourceError> {
         let first = section.statements.first().cloned().unwrap_or_default();
         Ok(match account.host.is_empty() {
             // A role that is dropped is taken from everybody who has it.
             true => format!("{}{given}", bare(reach, account)?),
-            // One statement where the server has one: whoever is killed between two leaves nobody who may log in.
-            false => match first.strip_prefix("CREATE USER ").filter(|_| reach.flavour == Flavour::MariaDb) {
+            // Never without the account: whoever is killed then would leave nobody who may log in.
+            false if reach.flavour == Flavour::MySql => altered(&first, &name, has, given)?,
+            false => match first.strip_prefix("CREATE USER ") {
                 Some(rest) => format!("CREATE OR REPLACE USER {rest};\n{given}"),
-                None => format!("DROP USER IF EXISTS {name};\n{first};\n{given}"),
+                None => return Err(unknown(&said)),
             },
         })
     };
-    let sql = make(section, given).map_err(untouched)?;
+    let has = old.statements.get(1..).unwrap_or_default();
+    let sql = make(section, given, has).map_err(untouched)?;
     let error = match reach.query(&format!("make {said} anew"), None, &sql) {
         Ok(rows) => return Ok(rows),
         Err(error) => error,
     };
-    let back = make(&old, &rights(&old, &[]))
+    let back = make(&old, &rights(&old, &[]), &[])
         .and_then(|sql| reach.farewell(&format!("put {said} back"), None, &sql));
     Err(match back {
         Ok(_) => Broken {
@@ -338,6 +340,31 @@ fn exchange(reach: &Reach, section: &Section, given: &str) -> Result<Vec<Vec<Str
             Broken { error, what, is_lost: true }
         }
     })
+}
+
+fn unknown(said: &str) -> SourceError {
+    MariaError::Other(format!("what makes {said} is not understood")).into()
+}
+
+/// The SQL that makes a user of MySQL who is there what `create` says. `has`: what was granted to it until now.
+fn altered(create: &str, name: &str, has: &[String], given: &str) -> Result<String, SourceError> {
+    let rest = create.strip_prefix("CREATE USER ").ok_or_else(|| unknown(name))?;
+    // Default roles are a statement of their own here, and may be named once they are granted.
+    let (rest, default) = match rest.split_once(" DEFAULT ROLE ") {
+        None => (rest.to_owned(), String::new()),
+        Some((head, tail)) => {
+            let (roles, tail) = tail.split_once(" REQUIRE ").ok_or_else(|| unknown(name))?;
+            (format!("{head} REQUIRE {tail}"), format!("ALTER USER {name} DEFAULT ROLE {roles};\n"))
+        }
+    };
+    let mut sql = format!("ALTER USER {rest};\nREVOKE ALL PRIVILEGES, GRANT OPTION FROM {name};\n");
+    // That takes no roles away.
+    for granted in has.iter().filter(|granted| !granted.contains(" ON ")) {
+        if let Some((roles, _)) = granted.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" TO ")) {
+            sql.push_str(&format!("REVOKE {roles} FROM {name};\n"));
+        }
+    }
+    Ok(format!("{sql}{given}{default}"))
 }
 
 /// The SQL that takes everything from a role.
@@ -378,6 +405,20 @@ mod tests {
             "make user x\nERROR 1064 (42000) at line 1: You have an error near 'PASSWORD '*A1'' at line 1";
         let error = MariaError::Other(text.into()).into();
         assert_eq!(account_said(&error), "ERROR 1064 (42000) at line 1: You have an error");
+    }
+
+    #[test]
+    fn a_user_of_mysql_is_altered_and_never_gone() {
+        let create = "CREATE USER `a`@`%` IDENTIFIED WITH 'caching_sha2_password' AS 0x24 DEFAULT ROLE `r`@`%` REQUIRE NONE";
+        let has = ["GRANT USAGE ON *.* TO `a`@`%`".to_owned(), "GRANT `old`@`%` TO `a`@`%`".to_owned()];
+        let sql = altered(create, "`a`@`%`", &has, "GRANT `r`@`%` TO `a`@`%`;\n").unwrap();
+        assert_eq!(
+            sql,
+            "ALTER USER `a`@`%` IDENTIFIED WITH 'caching_sha2_password' AS 0x24 REQUIRE NONE;\n\
+             REVOKE ALL PRIVILEGES, GRANT OPTION FROM `a`@`%`;\nREVOKE `old`@`%` FROM `a`@`%`;\n\
+             GRANT `r`@`%` TO `a`@`%`;\nALTER USER `a`@`%` DEFAULT ROLE `r`@`%`;\n"
+        );
+        assert!(altered("GRANT x", "a", &[], "").is_err());
     }
 
     #[test]

@@ -76,7 +76,10 @@ impl Maria {
                 "--event-scheduler=1",
                 "--character-set-server=latin1",
             ]);
-            for (key, value) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")] {
+            // A server that starts removes whatever others' temporary tables are in a folder they share.
+            for (key, value) in
+                [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid"), ("tmpdir", "")]
+            {
                 command.arg(format!("--{key}={}", folder.join(value).display()));
             }
             command.arg(format!("--port={port}")).args(options);

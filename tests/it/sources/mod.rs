@@ -15,4 +15,5 @@ mod postgres;
 mod redis;
 mod sqlite;
 mod terraform;
+mod under_way;
 mod victoria;

@@ -225,21 +225,17 @@ impl Target for PostgresTarget {
         for place in 0..self.plans.len() {
             self.place(place)?;
         }
-        let mut facts = Map::new();
-        for plan in &self.plans {
-            let mut fact = Map::new();
-            let rows = plan.facts.tables.iter().map(|(name, table)| (name.clone(), table.rows.into()));
-            fact.insert("from".into(), plan.from.clone().into());
-            fact.insert("rows".into(), Value::Object(rows.collect()));
-            facts.insert(plan.name.clone(), fact.into());
-        }
-        let facts = Map::from_iter([("databases".to_owned(), Value::Object(facts))]);
-        Ok(Returned {
+        let returned = Returned {
             proven: std::mem::take(&mut self.proven),
             warnings: std::mem::take(&mut self.warnings),
             not_done: std::mem::take(&mut self.not_done),
-            facts: Map::from_iter([(super::facts::KEY.to_owned(), facts.into())]),
-        })
+            ..Returned::default()
+        };
+        let databases = self.plans.iter().map(|plan| {
+            let rows = plan.facts.tables.iter().map(|(table, facts)| (table.as_str(), facts.rows));
+            (plan.name.as_str(), plan.from.as_str(), rows.collect())
+        });
+        Ok(returned.with_databases(super::facts::KEY, databases))
     }
 }
 

@@ -1,25 +1,12 @@
 //! What goes wrong: then there is no snapshot, the exit code says it, the message says why and what to do, and
 //! nothing is left on the server or here.
 
-use std::process::{Child, Stdio};
+use rustix::process::Signal;
 
-use rustix::process::{Pid, Signal, kill_process};
-
+use super::super::under_way::{self, child_of, kill, no_snapshot, spawn, wait};
 use super::{back_up, restore};
-use crate::cli::{Machine, Said};
+use crate::cli::Machine;
 use crate::services::mariadb::{Maria, shared};
-
-/// Starts the binary, its files below the machine's folder.
-pub fn spawn(machine: &Machine, arguments: &[&str]) -> Child {
-    std::fs::create_dir_all(machine.path("tmp")).unwrap();
-    let mut command = machine.raw(arguments);
-    command.env("TMPDIR", machine.path("tmp"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn wait(machine: &Machine, child: Child) -> Said {
-    machine.said(child.wait_with_output().unwrap())
-}
 
 /// A database whose dump takes a while.
 fn large(maria: &Maria) -> String {
@@ -44,36 +31,8 @@ fn streaming(maria: &Maria, parent: u32, program: &str, query: &str) -> i32 {
     }
 }
 
-fn child_of(parent: u32, program: &str) -> Option<i32> {
-    let children = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = children.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.find(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((start, rest)) = stat.rsplit_once(')') else { return false };
-        let of: Option<u32> = rest.split_whitespace().nth(1).and_then(|of| of.parse().ok());
-        start.ends_with(program) && of == Some(parent)
-    })
-}
-
-pub fn kill(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
-
-fn no_snapshot(machine: &Machine) {
-    let listed = machine.run(&["--json", "snapshots"]);
-    assert_eq!(listed.json().as_array().map(Vec::len), Some(0), "{}", listed.stdout);
-}
-
 fn nothing_left(machine: &Machine, maria: &Maria, database: &str) {
-    for _ in 0..200 {
-        if maria.sessions(database) == "0" {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(maria.sessions(database), "0");
-    let left: Vec<_> = std::fs::read_dir(machine.path("tmp")).unwrap().flatten().collect();
-    assert!(left.is_empty(), "{left:?}");
+    under_way::nothing_left(machine, || maria.sessions(database));
 }
 
 const READING: &str = "SELECT /*!40001 SQL_NO_CACHE */";
@@ -83,7 +42,7 @@ fn a_killed_dump_gives_no_snapshot() {
     let maria = shared();
     let database = large(maria);
     let machine = Machine::with_repository();
-    let child = spawn(&machine, &["backup", &maria.address(&database)]);
+    let child = spawn(&machine, &["backup", &maria.address(&database)], &[]);
     let dump = streaming(maria, child.id(), "(mariadb-dump", &format!("{READING}%"));
     kill(dump, Signal::KILL);
     let said = wait(&machine, child);
@@ -99,7 +58,7 @@ fn a_killed_server_gives_no_snapshot() {
     let maria = Maria::start(&[]);
     let database = large(&maria);
     let machine = Machine::with_repository();
-    let child = spawn(&machine, &["backup", &maria.address(&database)]);
+    let child = spawn(&machine, &["backup", &maria.address(&database)], &[]);
     streaming(&maria, child.id(), "(mariadb-dump", &format!("{READING}%"));
     maria.server.signal(Signal::KILL);
     let said = wait(&machine, child);
@@ -114,7 +73,7 @@ fn an_interrupted_capture_leaves_nothing_behind() {
     let maria = shared();
     let database = large(maria);
     let machine = Machine::with_repository();
-    let child = spawn(&machine, &["backup", &maria.address(&database)]);
+    let child = spawn(&machine, &["backup", &maria.address(&database)], &[]);
     streaming(maria, child.id(), "(mariadb-dump", &format!("{READING}%"));
     kill(child.id().cast_signed(), Signal::INT);
     let said = wait(&machine, child);
@@ -137,7 +96,7 @@ fn an_interrupted_restore_leaves_what_was_there() {
         [(&missing, missing.clone()), (&empty, empty.clone()), (&full, format!("{full}_lifeboat_new"))]
     {
         let before = maria.databases(target);
-        let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(target), "--force"]);
+        let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(target), "--force"], &[]);
         let sql = format!(
             "SELECT count(*) FROM information_schema.PROCESSLIST WHERE DB = '{work}' AND INFO LIKE 'INSERT%'"
         );
@@ -157,7 +116,7 @@ fn an_interrupted_restore_leaves_what_was_there() {
     assert_eq!(maria.sql(&empty, "SHOW TABLES; SELECT @@character_set_database"), "somebodys\nascii");
     assert_eq!(maria.sql(&full, "SELECT * FROM t"), "1");
     // Killed: the next one sweeps up.
-    let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&missing)]);
+    let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&missing)], &[]);
     let sql = format!(
         "SELECT count(*) FROM information_schema.PROCESSLIST WHERE DB = '{missing}' AND INFO LIKE 'INSERT%'"
     );
@@ -187,7 +146,7 @@ fn passwords_are_used_and_shown_nowhere() {
     let said = machine.run_with(&[("MYSQL_PWD", password)], &["backup", &address]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let file = machine.file("password", format!("{password}\n"));
-    let child = spawn(&machine, &["backup", &format!("{address}?password-file={}", file.display())]);
+    let child = spawn(&machine, &["backup", &format!("{address}?password-file={}", file.display())], &[]);
     let mut seen = (false, false);
     while std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
         .is_ok_and(|stat| !stat.contains(") Z"))

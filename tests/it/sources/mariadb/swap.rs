@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
+use super::super::under_way::{kill, spawn};
 use super::content::full;
-use super::failing::{kill, spawn};
 use super::{back_up, restore};
 use crate::cli::Machine;
 use crate::services::mariadb::{Maria, shared};
@@ -139,7 +139,7 @@ fn killed_at(stop: Stop, machine: &Machine, maria: &Maria, target: &str) -> Opti
         _ => "LOCK TABLES mysql.event READ".to_owned(),
     };
     let mut holding = Holding::new(maria, &lock);
-    let mut child = spawn(machine, &["restore", "latest", "--to", &maria.address(target), "--force"]);
+    let mut child = spawn(machine, &["restore", "latest", "--to", &maria.address(target), "--force"], &[]);
     let new_event = "%CREATE%EVENT `e`%";
     let mut session = match stop {
         Stop::Clearing => waiting(maria, "DROP VIEW%"),
@@ -205,7 +205,7 @@ fn a_restore_killed_after_its_rename_loses_nothing_of_the_old_database() {
         back_up(&machine, &maria.address(&source));
         let holding = killed_at(stop, &machine, maria, &target);
 
-        let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"]);
+        let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"], &[]);
         if let Some(holding) = holding {
             // The client of the killed one still runs its script; the next restore lets it.
             waiting_for_step(maria);
@@ -255,7 +255,7 @@ fn an_exchange_that_fails_after_its_rename_leaves_the_old_database_as_it_was() {
     assert_eq!(maria.databases(&target), target, "nothing is left");
     // Interrupted there: the same.
     let holding = Holding::new(maria, "LOCK TABLES mysql.event READ");
-    let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"]);
+    let child = spawn(&machine, &["restore", "latest", "--to", &maria.address(&target), "--force"], &[]);
     waiting(maria, "%CREATE%EVENT `e`%");
     kill(child.id().cast_signed(), Signal::INT);
     waiting_for_step(maria);

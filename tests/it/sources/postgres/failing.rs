@@ -4,22 +4,20 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use super::super::under_way::{self, child_of, kill, no_snapshot, wait};
 use super::{back_up, restore};
-use crate::cli::{Machine, Said};
+use crate::cli::Machine;
 use crate::services::postgres::{Postgres, bin, shared};
 
-/// Starts a backup whose files go below the machine's folder.
+/// Starts a backup.
 fn spawn(machine: &Machine, address: &str, variables: &[(&str, &str)]) -> Child {
-    std::fs::create_dir_all(machine.path("tmp")).unwrap();
-    let mut command = machine.raw(&["backup", address]);
-    command.env("TMPDIR", machine.path("tmp")).envs(variables.iter().copied());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    under_way::spawn(machine, &["backup", address], variables)
 }
 
-fn wait(machine: &Machine, child: Child) -> Said {
-    machine.said(child.wait_with_output().unwrap())
+fn nothing_left(machine: &Machine, postgres: &Postgres, database: &str) {
+    under_way::nothing_left(machine, || postgres.our_sessions(database));
 }
 
 /// A database whose dump takes a while.
@@ -43,38 +41,6 @@ fn streaming(postgres: &Postgres, database: &str) -> i32 {
             return pid;
         }
     }
-}
-
-fn child_of(parent: u32, program: &str) -> Option<i32> {
-    let children = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = children.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.find(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let Some((start, rest)) = stat.rsplit_once(')') else { return false };
-        let of: Option<u32> = rest.split_whitespace().nth(1).and_then(|of| of.parse().ok());
-        start.ends_with(program) && of == Some(parent)
-    })
-}
-
-fn kill(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
-
-fn no_snapshot(machine: &Machine) {
-    let listed = machine.run(&["--json", "snapshots"]);
-    assert_eq!(listed.json().as_array().map(Vec::len), Some(0), "{}", listed.stdout);
-}
-
-fn nothing_left(machine: &Machine, postgres: &Postgres, database: &str) {
-    for _ in 0..100 {
-        if postgres.our_sessions(database) == "0" {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(postgres.our_sessions(database), "0");
-    let left: Vec<_> = std::fs::read_dir(machine.path("tmp")).unwrap().flatten().collect();
-    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

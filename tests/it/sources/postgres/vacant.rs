@@ -125,7 +125,9 @@ fn an_empty_database_gives_way_unless_somebody_is_in_it() {
         if major == 15 {
             let mut sleeper = postgres.tool("psql", &target);
             let mut sleeper = sleeper.args(["-c", "SELECT pg_sleep(600)"]).spawn().unwrap();
-            let there = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{target}'");
+            let there = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = '{target}' AND query = 'SELECT pg_sleep(600)'"
+            );
             while postgres.sql("postgres", &there) == "0" {}
             let said = machine.run(&["restore", "latest", "--to", &address]);
             assert_eq!(said.code, 2, "{}", said.stderr);
