@@ -227,7 +227,6 @@ pub(super) fn postgres(
         cancel: around.cancel.clone(),
         now: around.now,
         spool: around.spool.clone(),
-        runtime: around.runtime.clone(),
         path: settings.path.clone(),
         password: settings.postgres_password.clone(),
         pgpass: settings.postgres_pass_file.clone(),

@@ -133,7 +133,6 @@ impl Sandbox for Postgres {
             cancel: self.cancel.clone(),
             now: Timestamp::default(),
             spool: self.folder.path().to_owned(),
-            runtime: tokio::runtime::Handle::current(),
             path: Vec::new(),
             password: None,
             pgpass: None,

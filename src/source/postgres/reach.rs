@@ -42,7 +42,6 @@ pub struct World {
     pub now: Timestamp,
     /// Folder for files that cannot be avoided.
     pub spool: PathBuf,
-    pub runtime: tokio::runtime::Handle,
     /// Folders programs are looked for in.
     pub path: Vec<PathBuf>,
     /// `PGPASSWORD`
@@ -141,8 +140,7 @@ impl Direct {
     }
 
     fn connect(&self, database: &str, cancel: &Cancel) -> Result<Box<dyn Session>, SourceError> {
-        let (server, runtime) = (&self.server, &self.world.runtime);
-        let wire = Wire::connect(server, &self.hosts, database, &self.application, runtime, cancel)?;
+        let wire = Wire::connect(&self.server, &self.hosts, database, &self.application, cancel)?;
         Ok(Box::new(wire))
     }
 }

@@ -36,6 +36,15 @@ pub struct RowSum {
     pub hash: u128,
 }
 
+impl RowSum {
+    /// Takes other rows of the same table in.
+    pub fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.size_bytes += other.size_bytes;
+        self.hash = self.hash.wrapping_add(other.hash);
+    }
+}
+
 /// A hash as a summand.
 pub fn short(hash: &blake3::Hash) -> u128 {
     let mut first = [0; 16];

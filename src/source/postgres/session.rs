@@ -1,11 +1,17 @@
 //! One connection, spoken to in SQL text and answered in text, so that anything that can run SQL can stand in.
 //!
+//! A connection is driven by the thread that waits for its answer, and by nobody else: rows of a `COPY` then cross no
+//! thread, and what waits is woken once for many of them.
+//!
 //! Invariant: every name and value that goes into SQL goes through [`ident`] or [`literal`].
 
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::PostgresError;
@@ -17,8 +23,11 @@ use crate::source::capture::SourceError;
 
 /// How often a wait looks whether the run was cancelled.
 const SLICE: Duration = Duration::from_millis(50);
-/// How long the server has to take note of a cancelled query.
+/// How long the server has to take note of a cancelled query, or of a connection's end.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// A server sends rows 8 KiB at a time, and waking somebody for each costs both sides more than the rows. After rows
+/// came, this long is slept before anything is waited for, so that more of them lie ready.
+const NAP: Duration = Duration::from_micros(150);
 
 /// A row of text; `None` is NULL.
 pub type Row = Vec<Option<String>>;
@@ -73,11 +82,73 @@ pub fn literal(text: &str) -> String {
     }
 }
 
+/// What moves a connection's bytes.
+struct Line {
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+    /// `None` once it ended; why is told to whoever queries.
+    connection: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Line {
+    fn new() -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { runtime: Some(runtime), connection: None })
+    }
+
+    /// Waits for `work`, moving bytes meanwhile, unless the run is cancelled. `passed` counts what came of rows.
+    fn wait<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        passed: &Cell<u64>,
+        cancel: &Cancel,
+    ) -> Result<T, SourceError> {
+        let Some(runtime) = &self.runtime else {
+            return Err(PostgresError::Other("the connection is closed".into()).into());
+        };
+        let connection = &mut self.connection;
+        runtime.block_on(async {
+            let mut work = pin!(work);
+            let mut before = 0;
+            let moving = poll_fn(|context| {
+                if connection.as_mut().is_some_and(|own| own.as_mut().poll(context).is_ready()) {
+                    *connection = None;
+                }
+                let polled = work.as_mut().poll(context);
+                if polled.is_pending() && passed.get() != before {
+                    before = passed.get();
+                    std::thread::sleep(NAP);
+                }
+                polled
+            });
+            until_cancelled(moving, cancel).await
+        })
+    }
+}
+
+impl Drop for Line {
+    /// The client is gone by now, so the connection says goodbye and ends.
+    fn drop(&mut self) {
+        let (Some(runtime), connection) = (self.runtime.take(), self.connection.take()) else { return };
+        let end = || {
+            if let Some(connection) = connection {
+                runtime.block_on(async {
+                    let _ = tokio::time::timeout(FAREWELL, connection).await;
+                });
+            }
+            runtime.shutdown_background();
+        };
+        // Whoever drops it may be on another runtime's own thread, which may not wait.
+        std::thread::scope(|scope| scope.spawn(end).join().ok());
+    }
+}
+
 /// A connection of our own.
 pub struct Wire {
+    // Dropped first: the connection ends when its client is gone.
     client: Client,
+    line: Line,
     tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
-    runtime: Handle,
     cancel: Cancel,
     place: String,
 }
@@ -92,7 +163,6 @@ impl Wire {
         hosts: &[String],
         database: &str,
         application: &str,
-        runtime: &Handle,
         cancel: &Cancel,
     ) -> Result<Self, SourceError> {
         let place = format!("database {database:?} of {}", server.shown());
@@ -121,24 +191,25 @@ impl Wire {
         if over_socket {
             config.ssl_mode(tokio_postgres::config::SslMode::Disable);
         }
+        // Errors of the connection reach whoever queries next.
+        type Made = (Client, Pin<Box<dyn Future<Output = ()> + Send>>);
         let connecting = async {
-            let failed = |cause: &tokio_postgres::Error| error(with_hint(said(cause)));
-            // Errors of the connection reach whoever queries next.
-            Ok::<_, SourceError>(match tls.clone() {
+            Ok::<Made, tokio_postgres::Error>(match tls.clone() {
                 Some(tls) => {
-                    let (client, connection) = config.connect(tls).await.map_err(|e| failed(&e))?;
-                    runtime.spawn(connection);
-                    client
+                    let (client, connection) = config.connect(tls).await?;
+                    (client, Box::pin(async { drop(connection.await) }))
                 }
                 None => {
-                    let (client, connection) = config.connect(NoTls).await.map_err(|e| failed(&e))?;
-                    runtime.spawn(connection);
-                    client
+                    let (client, connection) = config.connect(NoTls).await?;
+                    (client, Box::pin(async { drop(connection.await) }))
                 }
             })
         };
-        let client = runtime.block_on(until_cancelled(connecting, cancel))??;
-        Ok(Self { client, tls, runtime: runtime.clone(), cancel: cancel.clone(), place })
+        let mut line = Line::new().map_err(|cause| error(cause.to_string()))?;
+        let made = line.wait(connecting, &Cell::default(), cancel)?;
+        let (client, connection) = made.map_err(|cause| error(with_hint(said(&cause))))?;
+        line.connection = Some(connection);
+        Ok(Self { client, line, tls, cancel: cancel.clone(), place })
     }
 
     fn failed(&self, what: &str, error: &tokio_postgres::Error) -> SourceError {
@@ -156,7 +227,9 @@ impl Wire {
                 None => tokio::time::timeout(FAREWELL, token.cancel_query(NoTls)).await,
             };
         };
-        self.runtime.block_on(telling);
+        if let Some(runtime) = &self.line.runtime {
+            runtime.block_on(telling);
+        }
     }
 }
 
@@ -175,7 +248,7 @@ async fn until_cancelled<T>(work: impl Future<Output = T>, cancel: &Cancel) -> R
 
 impl Session for Wire {
     fn query(&mut self, what: &str, sql: &str) -> Result<Vec<Row>, SourceError> {
-        let waited = self.runtime.block_on(until_cancelled(self.client.simple_query(sql), &self.cancel));
+        let waited = self.line.wait(self.client.simple_query(sql), &Cell::default(), &self.cancel);
         let messages = match waited {
             Ok(result) => result.map_err(|error| self.failed(what, &error))?,
             Err(cancelled) => {
@@ -198,15 +271,17 @@ impl Session for Wire {
     }
 
     fn copy_out(&mut self, what: &str, sql: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), SourceError> {
+        let passed = Cell::default();
         let copying = async {
-            let stream = self.client.copy_out(sql).await?;
-            let mut stream = std::pin::pin!(stream);
+            let mut stream = pin!(self.client.copy_out(sql).await?);
             while let Some(bytes) = stream.next().await {
-                sink(&bytes?);
+                let bytes = bytes?;
+                passed.set(passed.get() + bytes.len() as u64);
+                sink(&bytes);
             }
             Ok(())
         };
-        match self.runtime.block_on(until_cancelled(copying, &self.cancel)) {
+        match self.line.wait(copying, &passed, &self.cancel) {
             Ok(result) => result.map_err(|error| self.failed(what, &error)),
             Err(cancelled) => {
                 self.abandon();

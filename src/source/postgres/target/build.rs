@@ -6,14 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use super::super::archive::{Archive, Entry};
 use super::super::error;
-use super::super::facts::TableFacts;
 use super::super::session::Session;
 use super::PostgresTarget;
 use super::feed::{drain, list_file};
+use super::read_back::ReadBack;
 use crate::base::process::{Process, ProcessOptions};
 use crate::source::capture::SourceError;
 
@@ -68,13 +67,6 @@ impl Key {
     }
 }
 
-/// What reading every table back found.
-#[derive(Default)]
-pub(super) struct ReadBack {
-    pub rows: u64,
-    pub differences: Vec<String>,
-}
-
 impl PostgresTarget {
     /// Everything after the rows of one database. `toc`: a file that begins with the archive's table of contents.
     pub(super) fn build(
@@ -93,14 +85,10 @@ impl PostgresTarget {
             entries.iter().filter(|entry| entry.kind == b"INDEX").map(|entry| entry.id).collect();
         let early: HashSet<u64> = indexes.iter().copied().chain(keys.iter().map(|key| key.entry)).collect();
 
-        // The largest first, so that nobody waits for one at the end.
-        let mut tables: Vec<(&String, &TableFacts)> =
-            facts.tables.iter().filter(|(_, facts)| !left_out.contains(&facts.id)).collect();
-        tables.sort_by_key(|(_, facts)| facts.bytes);
-        let readers =
-            std::thread::available_parallelism().map_or(1, usize::from).clamp(1, READERS).min(tables.len());
-        let queue = Mutex::new(tables);
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let tables = facts.tables.iter().filter(|(_, facts)| !left_out.contains(&facts.id)).collect();
+        let work = self.reading(place, tables)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let readers = cores.clamp(1, READERS).min(work.parts());
         let copies: HashMap<u64, &[u8]> =
             entries.iter().map(|entry| (entry.id, entry.copy.as_slice())).collect();
         let encoding = archive.encoding().unwrap_or_else(|| "UTF8".into());
@@ -113,19 +101,15 @@ impl PostgresTarget {
             });
             let keys = &keys;
             let keyed = scope.spawn(move || this.build_indexes(place, keys));
-            let (next, copies, encoding) = (&next, &copies, &*encoding);
-            let reading = move || this.read_back(place, encoding, copies, next);
+            let (work, copies, encoding) = (&work, &copies, &*encoding);
+            let reading = move || this.read_back(place, encoding, copies, work);
             let read: Vec<_> = (0..readers).map(|_| scope.spawn(reading)).collect();
             let read: Vec<_> = read.into_iter().map(join).collect();
             (join(built), join(keyed), read)
         });
         // What a table holds explains an index that could not be built on it.
-        let mut found = ReadBack::default();
-        for read in read {
-            let read = read?;
-            found.rows += read.rows;
-            found.differences.extend(read.differences);
-        }
+        read.into_iter().collect::<Result<(), _>>()?;
+        let found = work.finish();
         if !found.differences.is_empty() {
             return Ok(found);
         }

@@ -15,9 +15,10 @@ mod feed;
 mod look;
 mod place;
 mod prove;
+mod read_back;
 mod roles;
 
-pub(super) use prove::escape_names;
+pub(super) use read_back::escape_names;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -101,7 +102,7 @@ struct Plan {
     is_made: bool,
     /// A look leaves what an earlier restore left, so it cannot make its own.
     is_left: bool,
-    read_back: Option<build::ReadBack>,
+    read_back: Option<read_back::ReadBack>,
     left_out: Vec<u64>,
 }
 

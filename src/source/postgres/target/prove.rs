@@ -1,16 +1,11 @@
-//! What came back against what was captured: rows and their hashes from COPY; sequences, large objects, views.
-//!
-//! The same bytes are hashed as at the capture: COPY's text of the same columns in the same encoding and settings.
-
-use std::collections::HashMap;
+//! What came back against what was captured: rows as [`super::read_back`] found them; sequences, large objects, views.
 
 use super::super::error::PostgresError;
 use super::super::facts::TableFacts;
-use super::super::rows::Rows;
 use super::super::session::{Session, literal};
 use super::super::views;
 use super::PostgresTarget;
-use super::build::ReadBack;
+use super::read_back::ReadBack;
 use crate::base::byte_size::plural;
 use crate::source::capture::SourceError;
 
@@ -80,120 +75,6 @@ impl PostgresTarget {
         self.warnings.extend(stale);
         Ok(())
     }
-
-    /// Reads tables back until `next` has no more. `copies`: COPY commands by entry.
-    pub(super) fn read_back<'t>(
-        &self,
-        place: usize,
-        encoding: &str,
-        copies: &HashMap<u64, &[u8]>,
-        next: &dyn Fn() -> Option<(&'t String, &'t TableFacts)>,
-    ) -> Result<ReadBack, SourceError> {
-        let mut found = ReadBack::default();
-        let mut session = self.session_beside(place)?;
-        let session = session.as_mut();
-        let monetary = literal(&self.plans[place].facts.properties.monetary);
-        // A locale that is not here leaves money as this server writes it; it differs only if there is any.
-        let _ = session.query("set the locale of money", &format!("SET lc_monetary = {monetary}"));
-        let in_its_own = format!("SET client_encoding = {}", literal(encoding));
-        let is_foreign = encoding != "UTF8";
-        while let Some((name, expected)) = next() {
-            let copy = copies.get(&expected.id).copied().unwrap_or_default();
-            let statement = decode(session, encoding, &[copy])?.pop().unwrap_or_default();
-            let Some(sql) = copy_out(&statement, encoding == "SQL_ASCII") else {
-                found.differences.push(format!("{name}: the archive does not say how to read it"));
-                continue;
-            };
-            if is_foreign {
-                session.query("set the encoding", &in_its_own)?;
-            }
-            let mut rows = Rows::default();
-            session.copy_out(&format!("read {name} back"), &sql, &mut |bytes| rows.push(bytes))?;
-            if is_foreign {
-                session.query("set the encoding", "SET client_encoding = 'UTF8'")?;
-            }
-            let sum = rows.finish().map(|sum| TableFacts::new(expected.id, sum));
-            match sum {
-                Some(sum) if sum == *expected => found.rows += sum.rows,
-                Some(sum) if sum.rows != expected.rows => {
-                    found.differences.push(format!("{name} has {} rows, had {}", sum.rows, expected.rows));
-                }
-                Some(_) => {
-                    found.differences.push(format!("{name} has {} rows as before, but others", expected.rows))
-                }
-                None => found.differences.push(format!("{name}: its last row has no end")),
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Text of an archive in the database's encoding, decoded by the server unless it is UTF-8 already.
-fn decode(session: &mut dyn Session, encoding: &str, texts: &[&[u8]]) -> Result<Vec<String>, SourceError> {
-    let plain =
-        texts.iter().map(|text| std::str::from_utf8(text).map(str::to_owned)).collect::<Result<_, _>>();
-    match plain {
-        Ok(plain) if matches!(encoding, "UTF8" | "SQL_ASCII") || texts.iter().all(|text| text.is_ascii()) => {
-            return Ok(plain);
-        }
-        // Names that are no text in any encoding: what cannot be asked for cannot be compared.
-        Err(_) if encoding == "SQL_ASCII" => {
-            return Ok(texts
-                .iter()
-                .map(|text| String::from_utf8(text.to_vec()).unwrap_or_default())
-                .collect());
-        }
-        _ => {}
-    }
-    let mut decoded = Vec::with_capacity(texts.len());
-    for some in texts.chunks(AT_ONCE) {
-        let one = |text: &&[u8]| {
-            let hex: String = text.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("convert_from(decode('{hex}', 'hex'), {})", literal(encoding))
-        };
-        let values: Vec<_> = some.iter().map(one).collect();
-        let sql = format!("SELECT unnest(ARRAY[{}])", values.join(", "));
-        let rows = session.query("decode names", &sql)?;
-        decoded.extend(rows.into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_default()));
-    }
-    Ok(decoded)
-}
-
-/// `COPY t (a) FROM stdin;` the other way round, in letters that are the same in every encoding.
-fn copy_out(statement: &str, as_it_is: bool) -> Option<String> {
-    let table = statement.trim().strip_suffix(';')?.trim_end().strip_suffix("FROM stdin")?;
-    let table = if as_it_is { table.to_owned() } else { escape_names(table) };
-    Some(format!("{table} TO STDOUT"))
-}
-
-/// Quoted names that are not plain ASCII, written with escapes.
-pub fn escape_names(sql: &str) -> String {
-    if sql.is_ascii() {
-        return sql.to_owned();
-    }
-    let mut out = String::with_capacity(sql.len() * 2);
-    let mut characters = sql.chars().peekable();
-    let mut inside = false;
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if !inside => {
-                inside = true;
-                out.push_str("U&\"");
-            }
-            '"' if characters.peek() == Some(&'"') => {
-                characters.next();
-                out.push_str("\"\"");
-            }
-            '"' => {
-                inside = false;
-                out.push('"');
-            }
-            '\\' if inside => out.push_str("\\\\"),
-            character if character.is_ascii() => out.push(character),
-            character => out.push_str(&format!("\\+{:06x}", u32::from(character))),
-        }
-    }
-    out
 }
 
 fn prove_sequences(
@@ -327,21 +208,4 @@ fn prove_views(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_command_is_turned_round_in_ascii() {
-        let turned = |sql: &str| copy_out(sql, false);
-        assert_eq!(turned("COPY public.t (a, b) FROM stdin;\n").unwrap(), "COPY public.t (a, b)  TO STDOUT");
-        assert_eq!(
-            turned("COPY public.\"é\"\"\\x\" (\"FROM stdin;\", b) FROM stdin;\n").unwrap(),
-            "COPY public.U&\"\\+0000e9\"\"\\\\x\" (U&\"FROM stdin;\", b)  TO STDOUT"
-        );
-        assert_eq!(copy_out("COPY public.\"é\" FROM stdin;", true).unwrap(), "COPY public.\"é\"  TO STDOUT");
-        assert_eq!(turned(""), None);
-    }
 }
