@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -111,15 +112,26 @@ impl Line {
             let mut work = pin!(work);
             let mut before = 0;
             let moving = poll_fn(|context| {
-                if connection.as_mut().is_some_and(|own| own.as_mut().poll(context).is_ready()) {
-                    *connection = None;
-                }
-                let polled = work.as_mut().poll(context);
-                if polled.is_pending() && passed.get() != before {
+                let mut came = false;
+                // The two hand rows over one answer at a time: until neither gets on.
+                loop {
+                    if connection.as_mut().is_some_and(|own| own.as_mut().poll(context).is_ready()) {
+                        *connection = None;
+                    }
+                    let polled = work.as_mut().poll(context);
+                    if polled.is_ready() {
+                        return polled;
+                    }
+                    if passed.get() == before {
+                        break;
+                    }
                     before = passed.get();
+                    came = true;
+                }
+                if came {
                     std::thread::sleep(NAP);
                 }
-                polled
+                Poll::Pending
             });
             until_cancelled(moving, cancel).await
         })
