@@ -48,7 +48,7 @@ impl Context {
         Ok(Self {
             settings,
             cancel: Cancel::new(),
-            json: globals.json,
+            json: globals.is_json(),
             quiet: globals.quiet,
             yes: globals.yes,
             verbose: globals.verbose,

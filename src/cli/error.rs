@@ -118,7 +118,7 @@ pub fn arguments(error: &clap::Error) -> Exit {
         let _ = error.print();
         return Exit::Ok;
     }
-    if std::env::args_os().any(|argument| argument == "--json") {
+    if super::json_to::is_asked(std::env::args_os()) {
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         return CliError::usage(text.trim_end()).report("arguments", true);

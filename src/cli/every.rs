@@ -41,7 +41,8 @@ pub async fn select(
             .hint("latest:PATH is the newest snapshot that has it, JOB@latest:PATH one job's"));
     }
     let list = context.until_cancelled(async { Ok(repo.snapshots().await?) }).await?;
-    let found = list.every(text, filter, &context.settings.hostname)?;
+    let own = Filter { machine: context.settings.hostname.clone(), ..filter.clone() };
+    let found = list.every(text, &own)?;
     let (files, others): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|found| found.summary.source == FILES);
     for (name, error) in &list.damaged {

@@ -16,6 +16,15 @@ pub struct FilterArgs {
     tags: Vec<String>,
 }
 
+impl FilterArgs {
+    /// The same again, for a run that goes on.
+    pub fn again(&self) -> Vec<String> {
+        let all = [("--job", &self.jobs), ("--host", &self.hosts), ("--tag", &self.tags)];
+        let flags = all.into_iter().flat_map(|(flag, names)| names.iter().map(move |name| (flag, name)));
+        flags.flat_map(|(flag, name)| [flag.to_owned(), name.clone()]).collect()
+    }
+}
+
 impl From<FilterArgs> for Filter {
     fn from(args: FilterArgs) -> Self {
         Self { jobs: args.jobs, hosts: args.hosts, tags: args.tags, machine: String::new() }

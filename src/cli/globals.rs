@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use super::json_to::{JsonTo, STDOUT};
 use crate::base::byte_size;
 use crate::config::{Overrides, parse_duration};
 
@@ -38,8 +39,9 @@ pub struct Globals {
     #[arg(long, global = true)]
     pub no_cache: bool,
     /// Print data as JSON
-    #[arg(long, global = true)]
-    pub json: bool,
+    // A verb that also writes it into a file defines this anew, with a value: both must be of one type.
+    #[arg(long, global = true, num_args = 0, default_missing_value = STDOUT, value_parser = JsonTo::parse)]
+    pub json: Option<JsonTo>,
     /// No progress and no summary, only errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -64,6 +66,11 @@ pub struct Globals {
 }
 
 impl Globals {
+    /// Whether stdout gets JSON.
+    pub fn is_json(&self) -> bool {
+        self.json.as_ref().is_some_and(JsonTo::is_switch)
+    }
+
     pub fn overrides(&self) -> Overrides {
         Overrides {
             config: self.config.clone(),

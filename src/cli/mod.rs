@@ -38,6 +38,7 @@ mod forget;
 mod globals;
 mod init;
 mod job;
+mod json_to;
 mod key;
 mod kit;
 mod ls;
@@ -227,7 +228,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return error::arguments(&error).into(),
     };
-    let json = cli.globals.json;
+    let json = cli.globals.is_json();
     let verb = cli.command.name();
     start(cli).unwrap_or_else(|error| error.report(verb, json)).into()
 }

@@ -128,6 +128,10 @@ pub async fn run(spec: &Spec, stage: &Stage<'_>) -> Result<Evidence, DrillError>
     };
     match ended {
         Ok(()) => evidence.judge(),
+        // Whatever broke while it was being broken off, that was the reason.
+        Err(Stop { verdict: Verdict::CouldNotRun, reason }) if stage.cancel.is_cancelled() => {
+            evidence.interrupted(&reason);
+        }
         Err(Stop { verdict, reason }) => (evidence.verdict, evidence.reason) = (verdict, Some(reason)),
     }
     if let Some(points) = points {
@@ -148,13 +152,18 @@ struct Located {
 async fn locate(spec: &Spec, stage: &Stage<'_>) -> Result<Located, DrillError> {
     let mut list = stage.repo.snapshots().await.map_err(EngineError::from)?;
     let path = SnapshotPath::parse(spec.snapshot.as_ref())?;
-    let filter = Filter { machine: stage.machine.host.clone(), ..Filter::default() };
+    let filter = Filter::of_machine(spec.machine.as_deref(), &stage.machine.host);
     let selected = path.select_from(stage.repo, &list, &filter).await;
     let selected = match selected {
         // It may be one of those: then the data is lost, and nobody mistyped.
         Err(EngineError::Repo(RepoError::NoSnapshot(_))) if !list.damaged.is_empty() => {
             let (_, error) = list.damaged.swap_remove(0);
             return Err(EngineError::Repo(error).into());
+        }
+        // Another machine may have what was asked for.
+        Err(EngineError::Repo(RepoError::NoSnapshot(what))) if spec.machine.is_some() => {
+            let machine = spec.machine.as_deref().unwrap_or_default();
+            return Err(EngineError::Repo(RepoError::NoSnapshot(format!("{what} --host {machine}"))).into());
         }
         selected => selected?,
     };
@@ -178,7 +187,7 @@ async fn attempt(
     let repo = stage.repo;
     let Located { list, selected, kind } = located;
     let summary = &selected.snapshot.summary;
-    evidence.snapshot = Some(row(&selected));
+    evidence.snapshot = Some(SnapshotRow::of(&selected.snapshot));
     points
         .insert(Points::new(&list, summary, from_timestamp(repo.world.now())))
         .measure(&mut evidence.measured);
@@ -270,19 +279,6 @@ async fn rehearse(
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| could_not("a part of the drill panicked: this is a bug"))
-}
-
-fn row(selected: &Selected) -> SnapshotRow {
-    let (id, summary) = (selected.snapshot.id.hex(), &selected.snapshot.summary);
-    SnapshotRow {
-        id,
-        job: summary.job.clone(),
-        host: summary.host.clone(),
-        source: summary.source.clone(),
-        consistent_at: from_timestamp(summary.consistent).to_string(),
-        finished_at: from_timestamp(summary.finished).to_string(),
-        problems: summary.statistics.problems,
-    }
 }
 
 /// Bytes that come back as they were stored prove little about a stream nobody here can read.

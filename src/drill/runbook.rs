@@ -3,9 +3,6 @@
 
 use super::check::{CheckOutcome, CheckResult};
 use super::evidence::{Evidence, Machine, Measured, Objectives, Phase, SnapshotRow, Verdict};
-use crate::format::manifest::Summary;
-use crate::repo::from_timestamp;
-use crate::repo::snapshots::Snapshot;
 use crate::runbook::record::{Ended, Ending, Outcome, StepRecord};
 use crate::runbook::{Phase as StepPhase, Role, Runbook, drill_rules};
 
@@ -26,20 +23,6 @@ pub struct About {
     /// Age of that data.
     pub exposure_seconds: Option<f64>,
     pub sandbox: String,
-}
-
-/// A snapshot as evidence names it.
-pub fn row(snapshot: &Snapshot) -> SnapshotRow {
-    let summary: &Summary = &snapshot.summary;
-    SnapshotRow {
-        id: snapshot.id.hex(),
-        job: summary.job.clone(),
-        host: summary.host.clone(),
-        source: summary.source.clone(),
-        consistent_at: from_timestamp(summary.consistent).to_string(),
-        finished_at: from_timestamp(summary.finished).to_string(),
-        problems: summary.statistics.problems,
-    }
 }
 
 /// The evidence of a run.

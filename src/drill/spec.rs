@@ -6,6 +6,7 @@ use super::DrillError;
 use super::check::CheckSpec;
 use super::fault::FaultSpec;
 use super::sandbox::SandboxKind;
+use crate::repo::snapshots::EVERY_JOB;
 
 /// A drill's specification.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -13,6 +14,9 @@ pub struct Spec {
     pub name: String,
     /// `SNAP`, as every verb takes it.
     pub snapshot: String,
+    /// Whose snapshots; `None`: of several machines that have such, this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// `None`: what suits the snapshot.
     pub sandbox: Option<SandboxKind>,
     /// Address of a server that is lent.
@@ -100,6 +104,13 @@ impl Spec {
         let refused = |why: String| Err(DrillError::Spec(why));
         if self.name.is_empty() {
             return refused("a drill needs a name".into());
+        }
+        if self.snapshot.starts_with(EVERY_JOB) {
+            return refused(format!(
+                "{:?} means a snapshot of every job, and a drill restores one\nhint: name the job, as in db@latest; a drill \
+                 of a stack rehearses several together (stack = \"NAME\" in the configuration file)",
+                self.snapshot
+            ));
         }
         let repeated = self
             .faults

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::evidence::{Evidence, Measured};
+use super::evidence::{ComponentRow, Evidence, Measured};
 use crate::base::byte_size::plural;
 use crate::policy::objective;
 
@@ -35,7 +35,8 @@ impl Evidence {
         };
         let parts = |of: &Self| {
             let stack = of.stack.as_ref()?;
-            let names: Vec<String> = stack.components.iter().map(|row| row.name.clone()).collect();
+            let host = |row: &ComponentRow| row.snapshot.as_ref().map(|snapshot| snapshot.host.clone());
+            let names: Vec<_> = stack.components.iter().map(|row| (row.name.clone(), host(row))).collect();
             Some((stack.name.clone(), names))
         };
         let began = |of: &Self| of.start.as_ref().map(|start| start.from.clone());

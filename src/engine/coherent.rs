@@ -20,18 +20,11 @@ pub fn newest<'l>(
     list: &'l SnapshotList,
     job: &str,
     at: Timestamp,
-    filter: &'l Filter,
+    filter: &Filter,
 ) -> Result<&'l Snapshot, EngineError> {
+    let filter = list.of_one_machine(job, Some(job), filter)?;
     let of_job: Vec<&Snapshot> =
-        list.matching(filter).filter(|snapshot| snapshot.summary.job == job).collect();
-    let hosts: BTreeSet<&str> = of_job.iter().map(|snapshot| snapshot.summary.host.as_str()).collect();
-    if hosts.len() > 1 {
-        let hosts: Vec<&str> = hosts.into_iter().collect();
-        return Err(EngineError::Refused(format!(
-            "several machines have a job {job:?}: {}\nhint: say which one with --host",
-            hosts.join(", ")
-        )));
-    }
+        list.matching(&filter).filter(|snapshot| snapshot.summary.job == job).collect();
     let found = of_job.iter().rfind(|snapshot| snapshot.summary.consistent <= at);
     found.copied().ok_or_else(|| {
         let oldest = of_job.first().map(|snapshot| from_timestamp(snapshot.summary.consistent));
@@ -41,6 +34,17 @@ pub fn newest<'l>(
                     "job {job:?} has no snapshot as old as {}; its oldest is of {oldest}",
                     from_timestamp(at)
                 )
+            }
+            None if !filter.hosts.is_empty() => {
+                let machines: BTreeSet<&str> = list
+                    .matching(&Filter { jobs: vec![job.to_owned()], ..Filter::default() })
+                    .map(|snapshot| snapshot.summary.host.as_str())
+                    .collect();
+                let has = match machines.is_empty() {
+                    true => "no machine has one".to_owned(),
+                    false => format!("there are of {}", machines.into_iter().collect::<Vec<_>>().join(", ")),
+                };
+                format!("job {job:?} has no snapshot of machine {}; {has}", filter.hosts.join(" or "))
             }
             None => format!("job {job:?} has no snapshot\nhint: lifeboat run {job}"),
         })

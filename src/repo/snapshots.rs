@@ -43,11 +43,17 @@ pub struct Filter {
     pub hosts: Vec<String>,
     /// Every one must be on the snapshot.
     pub tags: Vec<String>,
-    /// Whose snapshots a job means when several machines have one of its name; empty: whosever is newest.
+    /// Whose snapshots are meant when several machines have what is asked for; empty: nobody's, which is refused.
     pub machine: String,
 }
 
 impl Filter {
+    /// Those of the machine `chosen`; without one, of several machines those of `own`.
+    pub fn of_machine(chosen: Option<&str>, own: &str) -> Self {
+        let hosts = chosen.into_iter().map(str::to_owned).collect();
+        Self { hosts, machine: own.to_owned(), ..Self::default() }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.hosts.is_empty() && self.tags.is_empty()
     }
@@ -225,33 +231,44 @@ fn spelled(text: &str, jobs: &BTreeSet<(&str, &str)>) -> String {
 
 impl SnapshotList {
     /// Confirmed snapshots that pass the filter, oldest first.
-    pub fn matching<'l>(&'l self, filter: &'l Filter) -> impl DoubleEndedIterator<Item = &'l Snapshot> {
+    pub fn matching<'l>(&'l self, filter: &Filter) -> impl DoubleEndedIterator<Item = &'l Snapshot> {
         self.snapshots.iter().filter(|s| s.confirmed && filter.matches(&s.summary))
     }
 
-    /// Of every job the snapshot that `text` (`*@latest`, `*@latest~N`, `*@TIME`) means, oldest first; jobs that have none
-    /// such are left out. Of several machines, the one called `machine` is meant, if it is among them.
-    pub fn every<'l>(
-        &'l self,
-        text: &str,
+    /// Of what several machines have, one machine's is meant: the filter's, if it is among them. Another's files must not
+    /// pass for its own. `what`: as it was asked for; `job`: only that one counts.
+    ///
+    /// # Errors
+    /// Several machines have it, and the filter's is none of them.
+    pub fn of_one_machine(
+        &self,
+        what: &str,
+        job: Option<&str>,
         filter: &Filter,
-        machine: &str,
-    ) -> Result<Vec<&'l Snapshot>, RepoError> {
+    ) -> Result<Filter, RepoError> {
+        let asked = self.matching(filter).filter(|found| job.is_none_or(|job| found.summary.job == job));
+        let hosts: BTreeSet<&str> = asked.map(|found| found.summary.host.as_str()).collect();
+        let mut filter = filter.clone();
+        if hosts.len() > 1 {
+            if !hosts.contains(filter.machine.as_str()) {
+                return Err(RepoError::Refused(format!(
+                    "{what:?} means snapshots of several machines: {}\nhint: --host NAME, or LIFEBOAT_MACHINE, chooses one; \
+                     in the configuration file machine = \"NAME\" of a drill or of a stack's component does",
+                    hosts.into_iter().collect::<Vec<_>>().join(", ")
+                )));
+            }
+            filter.hosts = vec![filter.machine.clone()];
+        }
+        Ok(filter)
+    }
+
+    /// Of every job the snapshot that `text` (`*@latest`, `*@latest~N`, `*@TIME`) means, oldest first; jobs that have none
+    /// such are left out.
+    pub fn every<'l>(&'l self, text: &str, filter: &Filter) -> Result<Vec<&'l Snapshot>, RepoError> {
         let none = || RepoError::NoSnapshot(text.to_owned());
         let when = text.strip_prefix(EVERY_JOB).ok_or_else(none)?;
         Selector::parse(&format!("job@{when}")).ok_or_else(none)?;
-        let hosts: BTreeSet<&str> = self.matching(filter).map(|s| s.summary.host.as_str()).collect();
-        let mut filter = filter.clone();
-        if hosts.len() > 1 {
-            let Some(own) = hosts.get(machine) else {
-                let hosts: Vec<&str> = hosts.into_iter().collect();
-                return Err(RepoError::Refused(format!(
-                    "{text:?} means snapshots of several machines: {}\nhint: --host NAME, or LIFEBOAT_MACHINE, chooses one",
-                    hosts.join(", ")
-                )));
-            };
-            filter.hosts = vec![(*own).to_owned()];
-        }
+        let filter = self.of_one_machine(text, None, filter)?;
         let jobs: BTreeSet<&str> = self.matching(&filter).map(|s| s.summary.job.as_str()).collect();
         let mut ids = BTreeSet::new();
         for job in jobs {
@@ -265,40 +282,26 @@ impl SnapshotList {
         if found.is_empty() { Err(none()) } else { Ok(found) }
     }
 
-    /// Of a job that several machines have, the filter's machine is meant: another's files must not pass for its own.
-    fn of_machine(&self, text: &str, job: &str, filter: &Filter) -> Result<Filter, RepoError> {
-        let mut filter = filter.clone();
-        let ours = self.matching(&filter).filter(|snapshot| snapshot.summary.job == job);
-        let hosts: BTreeSet<&str> = ours.map(|snapshot| snapshot.summary.host.as_str()).collect();
-        if hosts.len() > 1 && !filter.machine.is_empty() {
-            if !hosts.contains(filter.machine.as_str()) {
-                return Err(RepoError::Refused(format!(
-                    "{text:?}: several machines have a job {job:?}: {}\nhint: --host NAME, or LIFEBOAT_MACHINE, chooses one",
-                    hosts.into_iter().collect::<Vec<_>>().join(", ")
-                )));
-            }
-            filter.hosts = vec![filter.machine.clone()];
-        }
-        Ok(filter)
-    }
-
     /// The one snapshot that `text` selects. A bare `latest` that could mean several jobs is an error.
-    pub fn select<'l>(&'l self, text: &str, filter: &'l Filter) -> Result<&'l Snapshot, RepoError> {
-        let none = || RepoError::NoSnapshot(text.to_owned());
-        let selector = Selector::parse(text).ok_or_else(none)?;
-        if let Selector::Latest { job: Some(job), .. } | Selector::At { job, .. } = &selector {
-            let of_machine = self.of_machine(text, job, filter)?;
-            let id = self.selected(text, selector, &of_machine)?.id;
-            return self.snapshots.iter().find(|snapshot| snapshot.id == id).ok_or_else(none);
-        }
-        self.selected(text, selector, filter)
+    pub fn select<'l>(&'l self, text: &str, filter: &Filter) -> Result<&'l Snapshot, RepoError> {
+        let selector = Selector::parse(text).ok_or_else(|| RepoError::NoSnapshot(text.to_owned()))?;
+        let filter = match &selector {
+            Selector::Latest { job: Some(job), .. } | Selector::At { job, .. } => {
+                self.of_one_machine(text, Some(job), filter)?
+            }
+            Selector::Latest { job: None, .. } if !filter.jobs.is_empty() => {
+                self.of_one_machine(text, None, filter)?
+            }
+            Selector::Latest { .. } | Selector::Id(_) => filter.clone(),
+        };
+        self.selected(text, selector, &filter)
     }
 
     fn selected<'l>(
         &'l self,
         text: &str,
         selector: Selector,
-        filter: &'l Filter,
+        filter: &Filter,
     ) -> Result<&'l Snapshot, RepoError> {
         let none = || RepoError::NoSnapshot(text.to_owned());
         match selector {

@@ -118,6 +118,7 @@ pub async fn drill(
     let spec = Spec {
         name: "demo".into(),
         snapshot,
+        machine: None,
         sandbox: None,
         lent: None,
         secrets: Vec::new(),

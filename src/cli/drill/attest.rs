@@ -8,7 +8,7 @@ use crate::drill::report::short_time;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The evidence, as `drill show --json-file` wrote it
+    /// The evidence, as `drill show RUN --json FILE` wrote it
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The signer's public key: 64 hex digits, or a file that holds them

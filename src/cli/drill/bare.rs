@@ -16,7 +16,33 @@ use crate::drill::evidence::{Evidence, Start};
 use crate::drill::fault::Witness;
 use crate::drill::sandbox::scratch_folder;
 use crate::drill::spec::From;
+use crate::drill::stack::StackSpec;
 use crate::seal::slot::Unlock;
+
+/// What the child rehearses.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    One(Spec),
+    Stack(StackSpec),
+}
+
+impl Told {
+    pub fn hash(&self) -> Result<String, CliError> {
+        Ok(match self {
+            Self::One(spec) => spec.hash(),
+            Self::Stack(spec) => spec.hash(),
+        }?)
+    }
+
+    /// The same as the child runs it: where it begins is where it is, and faults are none of its.
+    fn of_child(self) -> Self {
+        match self {
+            Self::One(spec) => Self::One(Spec { from: From::Here, faults: Vec::new(), ..spec }),
+            Self::Stack(spec) => Self::Stack(StackSpec { from: From::Here, faults: Vec::new(), ..spec }),
+        }
+    }
+}
 
 /// What the child is given.
 #[derive(Clone)]
@@ -65,13 +91,13 @@ impl Bare {
     ///
     /// # Errors
     /// It could not begin; what it found out later is in the evidence.
-    pub async fn run(self, spec: Spec) -> Result<(Evidence, Witness), CliError> {
+    pub async fn run(self, told: Told) -> Result<(Evidence, Witness), CliError> {
         // The child works elsewhere.
         let scratch =
             std::path::absolute(&self.scratch).map_err(|error| failed("find the scratch folder", error))?;
         let folder = scratch_folder(&scratch).map_err(|error| failed("cannot make an empty home", error))?;
-        let spec = Spec { from: From::Here, faults: Vec::new(), ..spec };
-        let text = serde_json::to_vec(&spec).map_err(|error| failed("specification", error))?;
+        let told = told.of_child();
+        let text = serde_json::to_vec(&told).map_err(|error| failed("specification", error))?;
         let (file, seen) = (folder.path().join("drill.json"), folder.path().join("seen"));
         std::fs::write(&file, text).map_err(|error| failed("write the specification", error))?;
         let program = std::env::current_exe().map_err(|error| failed("find this program", error))?;
@@ -111,13 +137,13 @@ impl Bare {
             Unlock::KeyFile(key) => ("--key-file", key.0.to_vec()),
         };
         let secret = zeroize::Zeroizing::new(secret);
-        command.args([flag, "/dev/stdin", "drill", "run", &spec.name]).arg("--bare").arg(&file);
+        command.args([flag, "/dev/stdin", "drill", "run"]).arg("--bare").arg(&file);
         command.arg("--witness").arg(&seen);
         command.arg("--scratch").arg(&scratch);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut evidence = self.supervise(command, &secret).await?;
         evidence.start = Some(start);
-        evidence.spec_hash = spec.hash()?;
+        evidence.spec_hash = told.hash()?;
         // One that is not there was not written because nothing was restored.
         let seen = std::fs::read(&seen).unwrap_or_default();
         Ok((evidence, Witness::from_bytes(&seen)))
@@ -182,17 +208,35 @@ fn hash(path: &std::path::Path) -> std::io::Result<String> {
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
+/// Nobody hears what a child found whose parent was killed, nor removes its sandboxes: it breaks off and does so itself.
+/// The kernel's own signal for this may come more than once, and a second one means: at once.
+fn end_with_parent(cancel: Cancel) {
+    let parent = rustix::process::getppid();
+    std::thread::spawn(move || {
+        while rustix::process::getppid() == parent {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        cancel.cancel();
+    });
+}
+
 /// The child's side: the specification from a file, the evidence unsigned on stdout.
 pub async fn child(
-    args: &super::rehearse::Args,
+    args: &super::args::Args,
     file: &std::path::Path,
     context: &Context,
 ) -> Result<Exit, CliError> {
     let text = std::fs::read(file).map_err(|error| failed("read the specification", error))?;
-    let spec: Spec =
+    let told: Told =
         serde_json::from_slice(&text).map_err(|error| failed("read the specification", error))?;
+    end_with_parent(context.cancel.clone());
     let witness = Witness::default();
-    let ran = super::rehearse::here(args, &spec, &witness, &Started::default(), context).await?;
+    let evidence = match told {
+        Told::One(spec) => {
+            super::rehearse::here(args, &spec, &witness, &Started::default(), context).await?.evidence
+        }
+        Told::Stack(spec) => super::stack::bare(args, &spec, context).await?,
+    };
     if let Some(seen) = &args.faults.witness
         && let Err(error) = std::fs::write(seen, witness.to_bytes())
     {
@@ -200,6 +244,6 @@ pub async fn child(
         context.warn(format_args!("tell what was restored: {error}"));
         std::fs::remove_file(seen).map_err(|error| failed("remove half of what was restored", error))?;
     }
-    context.json(&ran.evidence)?;
+    context.json(&evidence)?;
     Ok(Exit::Ok)
 }

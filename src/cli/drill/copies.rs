@@ -24,15 +24,16 @@ fn others<'f>(file: &'f File, name: &'f str) -> Vec<&'f str> {
 pub async fn look(file: &File, drilled: &str, evidence: &mut Evidence, context: &Context) {
     let Some(row) = evidence.snapshot.clone() else { return };
     for name in others(file, drilled) {
-        let looked =
-            tokio::time::timeout(ANSWERS_WITHIN, one(file, name, (&row.job, &row.host), context)).await;
-        let problem = match looked {
-            Ok(Ok(found)) => {
+        let looking = tokio::time::timeout(ANSWERS_WITHIN, one(file, name, (&row.job, &row.host), context));
+        let problem = match context.until_cancelled(async { Ok(looking.await) }).await {
+            Ok(Ok(Ok(found))) => {
                 evidence.measured.copies.push(found);
                 continue;
             }
-            Ok(Err(why)) => why,
-            Err(_) => format!("it did not answer within {} s", ANSWERS_WITHIN.as_secs()),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => format!("it did not answer within {} s", ANSWERS_WITHIN.as_secs()),
+            // The drill itself had come to its end.
+            Err(_) => "not looked at: interrupted".into(),
         };
         let name = name.to_owned();
         let unknown = CopyRow { name, consistent_at: None, exposure_seconds: None, problem: Some(problem) };

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::super::{CliError, Context, Exit};
-use super::bare::Bare;
+use super::super::{CliError, Context};
+use super::args::Args;
+use super::bare::{Bare, Told};
 use super::filing::Started;
 use crate::app;
 use crate::config::{Environment, Found, Settings, file, location};
@@ -46,28 +47,32 @@ impl FaultArgs {
     }
 }
 
-/// A stack is rehearsed as this machine stands: what else was asked for must not be passed over.
-pub fn refuse_for_stack(name: &str, drill: &file::Drill, args: &FaultArgs) -> Result<(), CliError> {
-    if drill.from.is_some() || drill.kit.is_some() || args.from_kit.is_some() {
-        let why = format!(
-            "drill {name}: a drill of a stack begins with its repositories, not with a kit or replica"
-        );
-        return Err(CliError::usage(why).hint(
-            "repository = \"NAME\" takes all components from a replica; the fault no-local-state takes each from nothing",
-        ));
+/// A runbook says itself what it begins with and what goes wrong.
+pub fn refuse_for_runbook(name: &str, drill: &file::Drill, args: &Args) -> Result<(), CliError> {
+    if args.host.is_some() || args.snapshot.is_some() {
+        let why = format!("drill {name}: the runbook says itself what is restored, and whose");
+        return Err(CliError::usage(why)
+            .hint("its variables are set in the file: set = { SNAPSHOT = \"JOB@latest\" }"));
+    }
+    if drill.from.is_some() || drill.kit.is_some() || args.faults.from_kit.is_some() {
+        let why = format!("drill {name}: a drill of a runbook begins as the runbook says");
+        return Err(CliError::usage(why).hint("make a drill of one snapshot: restore = \"JOB@latest\""));
     }
     Ok(())
 }
 
-/// A runbook says itself what it begins with and what goes wrong.
-pub fn refuse_for_runbook(name: &str, drill: &file::Drill, args: &FaultArgs) -> Result<(), CliError> {
-    let of_file = !drill.faults.is_empty() || drill.from.is_some() || drill.kit.is_some();
-    if of_file || args.from_kit.is_some() || !args.faults.is_empty() {
-        let why =
-            format!("drill {name}: a drill of a runbook takes no faults and begins as the runbook says");
-        return Err(CliError::usage(why).hint("make a drill of one snapshot: restore = \"JOB@latest\""));
+/// The faults of a drill of a runbook: those of the file, then those of the flags.
+pub fn of_runbook(name: &str, drill: &file::Drill, args: &FaultArgs) -> Result<Vec<FaultSpec>, CliError> {
+    let what = format!("drill {name}");
+    let mut all = of_file(&what, drill)?;
+    all.extend(args.faults.iter().copied());
+    for (at, fault) in all.iter().enumerate() {
+        fault.fits_runbook().map_err(|error| CliError::from(error).within(&what))?;
+        if all[..at].iter().any(|before| before.kind == fault.kind) {
+            return Err(CliError::usage(format!("{what}: {} is injected once a drill", fault.kind.name())));
+        }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// The faults of a drill of the configuration file.
@@ -190,16 +195,16 @@ impl Means {
 pub fn run_bare(bare: &Bare) -> impl Fn(Spec, Vec<(String, String)>) -> Outcome + Send + Sync + '_ {
     |spec, variables| {
         let bare = Bare { variables, ..bare.clone() };
-        Box::pin(async move { bare.run(spec).await.map_err(|error| error.causes.join(": ")) })
+        Box::pin(async move { bare.run(Told::One(spec)).await.map_err(|error| error.causes.join(": ")) })
     }
 }
 
 type Outcome = futures::future::BoxFuture<'static, Result<(Evidence, Witness), String>>;
 
 /// Where a drill that does not begin with this machine as it stands begins: addresses in the order they are tried.
-fn beginnings(
+pub fn beginnings(
     args: &FaultArgs,
-    spec: &Spec,
+    from: &From,
     started: &Started,
     context: &Context,
     scratch: &std::path::Path,
@@ -216,7 +221,7 @@ fn beginnings(
         cancel: context.cancel.clone(),
         started: started.clone(),
     };
-    if spec.from == From::Replica {
+    if *from == From::Replica {
         let replicas = replicas(args, context)?;
         if replicas.is_empty() {
             let hint = "name one with replica_of in the configuration file, or --replica";
@@ -251,32 +256,4 @@ fn beginnings(
         Ok(bare("kit", Some((file.clone(), words.clone())), address.clone(), options, unlock.clone()))
     };
     kit.addresses.iter().map(begin).collect()
-}
-
-/// Runs a drill that begins with nothing of this machine's, at the first address that opens.
-pub async fn from_nothing(
-    args: &FaultArgs,
-    spec: &Spec,
-    started: &Started,
-    context: &Context,
-    scratch: &std::path::Path,
-) -> Result<Evidence, CliError> {
-    let mut unreachable: Vec<String> = Vec::new();
-    let mut first = None;
-    for bare in beginnings(args, spec, started, context, scratch)? {
-        let address = bare.address.clone();
-        match bare.run(spec.clone()).await {
-            Ok((mut evidence, _)) => {
-                evidence.spec_hash = spec.hash()?;
-                evidence.not_tested.extend(unreachable);
-                return Ok(evidence);
-            }
-            Err(error) if matches!(error.exit, Exit::WrongKey | Exit::Interrupted) => return Err(error),
-            Err(error) => {
-                unreachable.push(format!("{address}: {}", error.causes.join(": ")));
-                first.get_or_insert(error);
-            }
-        }
-    }
-    Err(first.unwrap_or_else(|| CliError::usage("the kit names no address")))
 }

@@ -23,7 +23,7 @@ use crate::runbook::redact::Redactor;
 use crate::seal::block::Compression;
 use crate::seal::slot::Unlock;
 
-const UNPLACED: &str = "this run is not kept (--json-file writes it); `lifeboat verify --read-data` says what is \
+const UNPLACED: &str = "this run is not kept (--json FILE writes it); `lifeboat verify --read-data` says what is \
                         damaged, and under another name the drill begins a history of its own";
 const LATER: &str =
     "the next drill command on this machine keeps it; --no-keep leaves it out of the repository";
@@ -79,7 +79,11 @@ pub fn close(under_way: UnderWay, ended: Ended<'_>, context: &Context) {
     let closed = match ended {
         Ended::Told(None) => under_way.end(),
         Ended::Told(Some(later)) => under_way.leave(later),
-        Ended::Refused(error) | Ended::Broken(error) if error.exit == Exit::Interrupted => {
+        // Whatever it stumbled over, the interruption was the reason.
+        Ended::Refused(error) | Ended::Broken(error)
+            if error.exit == Exit::Interrupted
+                || (error.exit == Exit::Failed && context.cancel.is_cancelled()) =>
+        {
             under_way.interrupted()
         }
         Ended::Refused(_) => under_way.end(),
@@ -142,7 +146,11 @@ pub async fn file(
             let hint = if is_broken || !*keeps { UNPLACED } else { LATER };
             Err(CliError::new(Exit::Failed, error.to_string()).hint(hint))
         }
-        (None, Some(repo)) if *keeps => keep(repo, &signed, context).await.map_err(|error| error.hint(LATER)),
+        (None, Some(repo)) if *keeps => {
+            // What to do about a drill's evidence says more than what to do about a store.
+            let kept = keep(repo, &signed, context).await;
+            kept.map_err(|error| CliError { hint: Some(LATER.into()), ..error }.within("keep its evidence"))
+        }
         _ => Ok(()),
     };
     let later = (*keeps && !is_broken && (kept.is_err() || repo.is_none())).then_some(found);

@@ -1,10 +1,12 @@
 //! `drill`: rehearse a recovery, and look at what earlier rehearsals showed.
 
+mod args;
 mod attest;
 mod bare;
 mod copies;
 mod faults;
 pub mod filing;
+pub mod finish;
 mod rehearse;
 mod sandbox;
 pub mod show;
@@ -16,8 +18,7 @@ mod write;
 use super::{CliError, Context, Exit};
 use crate::drill::Verdict;
 
-pub use rehearse::{begun, spec_of};
-pub use show::text;
+pub use rehearse::{begun, spec_of, sweep_left};
 pub use stack::spec_of as stack_spec_of;
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub struct Args {
 #[allow(clippy::large_enum_variant, reason = "there is one value a process")]
 enum Action {
     /// Restore a snapshot into a sandbox, check it, measure it
-    Run(rehearse::Args),
+    Run(args::Args),
     /// List the drills that were run
     List(show::ListArgs),
     /// Show how a drill's runs went, and their trend

@@ -1,169 +1,27 @@
-//! `drill run`: one rehearsal, its evidence told, written where it was asked for, and kept.
+//! `drill run`: which drills are meant, and one of them from opening the repository to its evidence.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::super::backup::service::surroundings;
-use super::super::runbook::rehearse_drill;
+use super::super::runbook::{OfFile, rehearse_drill};
 use super::super::{CliError, Context, Exit};
-use super::faults::{self, FaultArgs, Means, run_bare};
-use super::filing::{Ended, Started, begin, close, file as file_evidence, redactor};
+use super::args::Args;
+use super::bare::{Bare, Told};
+use super::copies;
+use super::faults::{self, Means, run_bare};
+use super::filing::{Started, begin, close, redactor};
+use super::finish::{Rehearsed, finish, write_all};
 use super::sandbox::{lend, sandbox_of};
-use super::show::text;
-use super::write::{append, pretty, write};
-use super::{copies, exit};
 use crate::app::{self, drills};
-use crate::config::file::ConfigFile;
-use crate::config::{file, parse_duration};
-use crate::drill::check::{CheckSpec, HttpCheck};
-use crate::drill::evidence::{Evidence, SignedEvidence};
+use crate::config::file;
+use crate::drill::evidence::{Evidence, Measured, Objectives};
 use crate::drill::fault::{Witness, inject};
-use crate::drill::report::{html::html, junit::junit, markdown::markdown};
-use crate::drill::sandbox::{DockerGround, Ground, sweep};
-use crate::drill::spec::{From, Step};
-use crate::drill::underway::UnderWay;
+use crate::drill::sandbox::{DockerGround, Ground, end_orphans, sweep};
+use crate::drill::spec::From;
 use crate::drill::{Spec, Stage};
 use crate::repo::Repository;
 use crate::repo::sync::Thoroughness;
-
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// A drill of the configuration file, or what this one is called; its runs are compared with each other
-    #[arg(value_name = "NAME", default_value = "drill", value_parser = drill_name)]
-    name: String,
-    /// Every drill of the configuration file
-    #[arg(long, conflicts_with_all = ["name", "snapshot"])]
-    all: bool,
-    /// Snapshot to restore: latest, JOB@latest, an id… Everything else stays as the configuration file tells it of NAME
-    /// [default: what the configuration file says of NAME, else latest]
-    #[arg(long, value_name = "SNAP")]
-    snapshot: Option<String>,
-    /// Where to restore to: directory, sqlite, redis, postgres, docker, or the address of a server that is lent to
-    /// drills [default: what suits the snapshot]
-    #[arg(long, value_name = "KIND|ADDRESS")]
-    sandbox: Option<String>,
-    /// Recovery time that is tolerated, such as 30m; exit code 22 above it
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    rto: Option<Duration>,
-    /// Loss that is tolerated, such as 6h; exit code 22 above it
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    rpo: Option<Duration>,
-    /// Time people need to notice; counts towards the RTO
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
-    detect: Duration,
-    /// Time people need to decide; counts towards the RTO
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "0s")]
-    decide: Duration,
-    /// A check by its name (may be repeated): rows, roles, sequences, extensions, locale, constraints, keys,
-    /// append-only, files, modes, owners, certificates[=14d], freshness=TABLE.COLUMN/1h
-    #[arg(long, value_name = "CHECK", value_parser = file::named_check)]
-    check: Vec<CheckSpec>,
-    /// A query whose first value must be true or not 0 (may be repeated)
-    #[arg(long, value_name = "QUERY")]
-    check_sql: Vec<String>,
-    /// A shell command that must end with 0; it finds the restored state in LIFEBOAT_DRILL_PATH or
-    /// LIFEBOAT_DRILL_ADDRESS, and psql needs no arguments (may be repeated)
-    #[arg(long, value_name = "COMMAND")]
-    check_command: Vec<String>,
-    /// An address that must answer 200, or with the status behind it: 'http://web:8080/health 204'. It proves something
-    /// if it names a service of a Docker project; this machine's loopback proves nothing, others are refused (may be
-    /// repeated)
-    #[arg(long, value_name = "URL", value_parser = http_check)]
-    check_http: Vec<HttpCheck>,
-    /// A shell command to run in the sandbox once it is restored and before the checks above, such as a migration
-    /// (may be repeated)
-    #[arg(long, value_name = "COMMAND")]
-    step: Vec<String>,
-    /// Folder for the sandbox [default: the system's for temporary files]
-    #[arg(long, value_name = "DIR")]
-    scratch: Option<PathBuf>,
-    /// Write the signed evidence
-    #[arg(long, value_name = "FILE")]
-    json_file: Option<PathBuf>,
-    /// Write JUnit XML
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-    /// Write a summary in Markdown, such as to $GITHUB_STEP_SUMMARY
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-    /// Write a page with the timeline and the trend
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Keep nothing in the repository: for storage credentials that only read
-    #[arg(long)]
-    pub no_keep: bool,
-    #[command(flatten)]
-    pub faults: FaultArgs,
-}
-
-impl Args {
-    fn writes(&self) -> bool {
-        self.json_file.is_some() || self.junit.is_some() || self.html.is_some()
-    }
-
-    /// The flags that tell a drill otherwise than the configuration file does.
-    fn changes(&self) -> Vec<&'static str> {
-        let given = [
-            ("--sandbox", self.sandbox.is_some()),
-            ("--rto", self.rto.is_some()),
-            ("--rpo", self.rpo.is_some()),
-            ("--detect", !self.detect.is_zero()),
-            ("--decide", !self.decide.is_zero()),
-            ("--check", !self.check.is_empty()),
-            ("--check-sql", !self.check_sql.is_empty()),
-            ("--check-command", !self.check_command.is_empty()),
-            ("--check-http", !self.check_http.is_empty()),
-            ("--step", !self.step.is_empty()),
-        ];
-        given.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
-    }
-
-    /// A drill of the file is what the file says: flags that say otherwise would file another drill's runs under its
-    /// name.
-    fn refuse_changes(&self, drill: &str, found: &ConfigFile) -> Result<(), CliError> {
-        let changes = self.changes();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let (path, changes) = (found.path.display(), changes.join(", "));
-        let why = format!("drill {drill} is told by {path}: {changes} would make it another one");
-        Err(CliError::usage(why).hint(format!(
-            "write it there under [drill.{drill}]; or tell all of it here, by another name and with --snapshot"
-        )))
-    }
-
-    fn spec(&self) -> Result<Spec, CliError> {
-        let mut checks = self.check.clone();
-        checks.extend(self.check_sql.iter().cloned().map(CheckSpec::Sql));
-        checks.extend(self.check_command.iter().map(|line| CheckSpec::Command(file::shell(line))));
-        checks.extend(self.check_http.iter().cloned().map(CheckSpec::Http));
-        let (sandbox, lent) = sandbox_of("--sandbox", self.sandbox.as_deref())?;
-        Ok(Spec {
-            name: self.name.clone(),
-            snapshot: self.snapshot.clone().unwrap_or_else(|| "latest".into()),
-            sandbox,
-            lent,
-            secrets: Vec::new(),
-            rto: self.rto,
-            rpo: self.rpo,
-            detect: self.detect,
-            decide: self.decide,
-            steps: self.step.iter().map(|line| Step::Command(file::shell(line))).collect(),
-            checks,
-            faults: self.faults.faults.clone(),
-            from: if self.faults.from_kit.is_some() { From::Kit } else { From::Here },
-        })
-    }
-}
-
-/// `URL` or `URL STATUS`.
-fn http_check(text: &str) -> Result<HttpCheck, String> {
-    let (url, status) = match text.trim().split_once(char::is_whitespace) {
-        Some((url, status)) => (url, status.trim().parse().map_err(|_| format!("{status:?} is no status"))?),
-        None => (text.trim(), 200),
-    };
-    Ok(HttpCheck { url: url.to_owned(), status, contains: None })
-}
 
 /// A drill of the configuration file.
 pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
@@ -174,6 +32,7 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     let spec = Spec {
         name: name.to_owned(),
         snapshot: drill.restore.clone().unwrap_or_default(),
+        machine: drill.machine.clone(),
         sandbox,
         lent,
         secrets: drill.secrets.clone(),
@@ -190,20 +49,11 @@ pub fn spec_of(name: &str, drill: &file::Drill) -> Result<Spec, CliError> {
     Ok(spec)
 }
 
-/// `--json` takes no file; what stands behind it would become the name.
-fn drill_name(text: &str) -> Result<String, String> {
-    if text.contains('/') || [".json", ".xml", ".md", ".html"].iter().any(|end| text.ends_with(end)) {
-        return Err(
-            "a file is no name of a drill; --json-file, --junit, --markdown and --html write files".into()
-        );
-    }
-    super::super::text::name(text)
-}
-
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     if let Some(file) = args.faults.bare.clone() {
         return super::bare::child(&args, &file, context).await;
     }
+    let args = args.settled()?;
     if !args.all && !context.has_file() {
         return one(&args, args.spec()?, None, context).await;
     }
@@ -212,11 +62,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         context.note(format_args!("no drill was run: {why}"));
         return Ok(Exit::Ok);
     }
-    if args.snapshot.is_some() && !found.file.drill.contains_key(&args.name) {
+    if args.snapshot.is_some() && !found.file.drill.contains_key(args.name()) {
         return one(&args, args.spec()?, None, context).await;
     }
     let drills: Vec<_> =
-        found.file.drill.iter().filter(|(name, _)| args.all || **name == args.name).collect();
+        found.file.drill.iter().filter(|(name, _)| args.all || *name == args.name()).collect();
     if found.file.drill.is_empty() && !args.all {
         return one(&args, args.spec()?, None, context).await;
     }
@@ -226,7 +76,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         0 if !args.all => {
             let hint =
                 format!("there are {}; --snapshot runs one that the file does not know", known.join(", "));
-            return Err(CliError::usage(format!("there is no drill {:?}", args.name)).hint(hint));
+            return Err(CliError::usage(format!("there is no drill {:?}", args.name())).hint(hint));
         }
         0 => return Err(CliError::usage(format!("{} defines no drill", found.path.display()))),
         1 => {}
@@ -247,17 +97,17 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             let (drilled, repository) = found.file.repository_of_drill(drill).map_err(CliError::usage)?;
             let of_drill = context.with(context.settings_of(repository)?);
             if drill.stack.is_some() {
-                faults::refuse_for_stack(name, drill, &args.faults)?;
                 return super::stack::rehearse(&args, name, drill, &found, &of_drill).await;
             }
             if let Some(runbook) = &drill.runbook {
-                faults::refuse_for_runbook(name, drill, &args.faults)?;
+                faults::refuse_for_runbook(name, drill, &args)?;
                 return of_runbook(&args, name, drill, &found.path.with_file_name(runbook), &of_drill).await;
             }
             let (faults, mut spec) = args.faults.for_drill(drill, spec_of(name, drill)?);
             // Another snapshot is rehearsed as this one is: by the same checks.
             spec.snapshot = args.snapshot.clone().unwrap_or(spec.snapshot);
-            one(&Args { faults, ..args.clone() }, spec, Some((&found.file, drilled)), &of_drill).await
+            spec.machine = args.host.clone().or(spec.machine);
+            one(&args.with(faults), spec, Some((&found.file, drilled)), &of_drill).await
         };
         exits.push(match ended.await {
             Ok(exit) => exit,
@@ -276,10 +126,11 @@ async fn of_runbook(
     context: &Context,
 ) -> Result<Exit, CliError> {
     let set = drill.set.clone().into_iter().collect();
-    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
-    let signed = rehearse_drill(name, runbook.to_owned(), set, !args.no_keep, scratch, context).await?;
-    write_all(args, &signed, &[])?;
-    Ok(exit(signed.evidence.verdict))
+    let faults = faults::of_runbook(name, drill, &args.faults)?;
+    let write = |signed: &_| write_all(args, signed, &[]);
+    let of_file =
+        OfFile { name, file: runbook.to_owned(), set, keep: !args.no_keep, scratch: args.scratch(), faults };
+    rehearse_drill(of_file, &write, context).await
 }
 
 /// `known`: the file that tells of the drill, and the name of the repository it drills.
@@ -292,7 +143,8 @@ async fn one(
     // Before anything starts, and before a password is asked for.
     spec.validate()?;
     let key = drills::signing_key(&context.settings)?;
-    let under_way = begin(begun(&spec.name, spec.hash()?, context), !args.no_keep, context)?;
+    let begun = begun(&spec.name, spec.hash()?, (spec.rto, spec.rpo, spec.detect + spec.decide), context);
+    let under_way = begin(begun, !args.no_keep, context)?;
     let started = Started::default();
     let ran = match rehearse(args, &spec, known, &started, context).await {
         Ok(ran) => ran,
@@ -305,9 +157,20 @@ async fn one(
     finish(Rehearsed { evidence, repo: repo.as_ref(), key }, under_way, args, context).await
 }
 
-/// What is known of a drill before anything happened.
-pub fn begun(name: &str, spec_hash: String, context: &Context) -> Evidence {
-    Evidence { spec_hash, ..Evidence::blank(name, drills::machine(&context.settings)) }
+/// What is known of a drill before anything happened. `asked`: RTO, RPO, and what people are said to take.
+pub fn begun(
+    name: &str,
+    spec_hash: String,
+    (rto, rpo, declared): (Option<Duration>, Option<Duration>, Duration),
+    context: &Context,
+) -> Evidence {
+    let seconds = |time: Duration| (time.as_secs_f64() * 1000.0).round() / 1000.0;
+    Evidence {
+        spec_hash,
+        objectives: Objectives { rto_seconds: rto.map(seconds), rpo_seconds: rpo.map(seconds) },
+        measured: Measured { declared_seconds: seconds(declared), ..Measured::default() },
+        ..Evidence::blank(name, drills::machine(&context.settings))
+    }
 }
 
 async fn rehearse(
@@ -321,7 +184,8 @@ async fn rehearse(
         From::Here => here(args, spec, &Witness::default(), started, context).await?,
         From::Replica | From::Kit => {
             let scratch = ground(args, context).scratch;
-            let evidence = faults::from_nothing(&args.faults, spec, started, context, &scratch).await?;
+            let beginnings = faults::beginnings(&args.faults, &spec.from, started, context, &scratch)?;
+            let evidence = from_nothing(beginnings, &Told::One(spec.clone())).await?;
             Ran { evidence, repo: home(args, context).await }
         }
     };
@@ -338,7 +202,7 @@ pub struct Ran {
 }
 
 /// Where evidence of a recovery from elsewhere is kept, if that can be reached.
-async fn home(args: &Args, context: &Context) -> Option<Repository> {
+pub async fn home(args: &Args, context: &Context) -> Option<Repository> {
     if args.no_keep {
         return None;
     }
@@ -413,10 +277,8 @@ pub async fn here(
 
 /// What sandboxes are made on, once what earlier drills left there is swept.
 pub fn ground(args: &Args, context: &Context) -> Ground {
-    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
-    for left in sweep(&scratch) {
-        context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
-    }
+    let scratch = args.scratch();
+    sweep_left(&scratch, context);
     Ground {
         scratch,
         path: context.settings.services.path.clone(),
@@ -432,58 +294,36 @@ pub fn ground(args: &Args, context: &Context) -> Ground {
     }
 }
 
-/// A drill that came to its end, however it went.
-pub struct Rehearsed<'r> {
-    pub evidence: Evidence,
-    /// Keeps the evidence; `None`: it is out of reach.
-    pub repo: Option<&'r Repository>,
-    pub key: ed25519_dalek::SigningKey,
+/// Removes what killed drills left below `scratch`, and ends commands of theirs that still run.
+pub fn sweep_left(scratch: &Path, context: &Context) {
+    match end_orphans() {
+        0 => {}
+        1 => context.note("ended a command that an earlier drill left running"),
+        many => context.note(format_args!("ended {many} processes that an earlier drill left running")),
+    }
+    for left in sweep(scratch) {
+        context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
+    }
 }
 
-/// Puts the evidence into its chain, keeps it, writes it where it was asked for, and tells it.
-pub async fn finish(
-    rehearsed: Rehearsed<'_>,
-    under_way: UnderWay,
-    args: &Args,
-    context: &Context,
-) -> Result<Exit, CliError> {
-    let Rehearsed { evidence, repo, key } = rehearsed;
-    let filed = file_evidence(evidence, repo, &under_way, &key, context).await?;
-    close(under_way, Ended::Told(filed.later), context);
-    let written = write_all(args, &filed.signed, &filed.before);
-    tell(&filed.signed, context)?;
-    filed.kept?;
-    written?;
-    Ok(exit(filed.signed.evidence.verdict))
-}
-
-fn write_all(args: &Args, signed: &SignedEvidence, before: &[Evidence]) -> Result<(), CliError> {
-    let evidence = &signed.evidence;
-    if let Some(path) = &args.json_file {
-        write(path, &pretty(signed)?)?;
+/// Runs a drill that begins with nothing of this machine's, at the first address that opens.
+pub async fn from_nothing(beginnings: Vec<Bare>, told: &Told) -> Result<Evidence, CliError> {
+    let mut unreachable: Vec<String> = Vec::new();
+    let mut first = None;
+    for bare in beginnings {
+        let address = bare.address.clone();
+        match bare.run(told.clone()).await {
+            Ok((mut evidence, _)) => {
+                evidence.spec_hash = told.hash()?;
+                evidence.not_tested.extend(unreachable);
+                return Ok(evidence);
+            }
+            Err(error) if matches!(error.exit, Exit::WrongKey | Exit::Interrupted) => return Err(error),
+            Err(error) => {
+                unreachable.push(format!("{address}: {}", error.causes.join(": ")));
+                first.get_or_insert(error);
+            }
+        }
     }
-    if let Some(path) = &args.junit {
-        write(path, &junit(evidence)?)?;
-    }
-    if let Some(path) = &args.markdown {
-        append(path, &markdown(evidence))?;
-    }
-    if let Some(path) = &args.html {
-        write(path, &html(evidence, before))?;
-    }
-    Ok(())
-}
-
-fn tell(signed: &SignedEvidence, context: &Context) -> Result<(), CliError> {
-    if context.json {
-        return context.json(signed);
-    }
-    if context.quiet && signed.evidence.verdict.is_passed() {
-        return Ok(());
-    }
-    let evidence = &signed.evidence;
-    let (name, number) = (super::super::text::shown(evidence.name.as_bytes()), evidence.number);
-    let code = exit(evidence.verdict) as i32;
-    let text = text(evidence);
-    context.print(format!("{text}\n→ lifeboat drill show {name}#{number} --html FILE · exit {code}"))
+    Err(first.unwrap_or_else(|| CliError::usage("the kit names no address")))
 }

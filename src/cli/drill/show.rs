@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::super::json_to::{JsonTo, STDOUT, file_and_name};
 use super::super::text::{moment, plural, shown, table};
 use super::super::{CliError, Context, Exit};
 use super::filing::settle;
@@ -35,11 +36,11 @@ pub struct ReportArgs {
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
     /// NAME#NUMBER, or NAME for its last run
-    #[arg(value_name = "RUN")]
-    run: String,
-    /// Write the signed evidence
-    #[arg(long, value_name = "FILE")]
-    json_file: Option<PathBuf>,
+    #[arg(value_name = "RUN", required_unless_present = "json")]
+    run: Option<String>,
+    /// Print the signed evidence, or write it into a file whose name has a dot or a slash: evidence.json, ./evidence
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, value_parser = JsonTo::parse)]
+    json: Option<JsonTo>,
     /// Write the page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -139,13 +140,15 @@ pub async fn report(args: ReportArgs, context: &Context) -> Result<Exit, CliErro
 }
 
 pub async fn show(args: ShowArgs, context: &Context) -> Result<Exit, CliError> {
-    let (name, number) = match args.run.rsplit_once('#') {
+    let (json_file, run) = file_and_name(args.json.as_ref(), args.run.as_deref())?;
+    let run = run.ok_or_else(|| CliError::usage("which run? NAME#NUMBER, or NAME for its last"))?;
+    let (name, number) = match run.rsplit_once('#') {
         Some((name, number)) => {
             let number: u64 =
                 number.parse().map_err(|_| CliError::usage(format!("{number:?} is no run's number")))?;
             (name, Some(number))
         }
-        None => (args.run.as_str(), None),
+        None => (run, None),
     };
     let repo = open(context).await?;
     let kept = history::newest(&repo, Some(name), RUNS, &context.cancel).await?;
@@ -155,9 +158,9 @@ pub async fn show(args: ShowArgs, context: &Context) -> Result<Exit, CliError> {
     };
     let Some(found) = found else {
         let hint = "`lifeboat drill list` shows what was run";
-        return Err(CliError::usage(format!("there is no run {}", args.run)).hint(hint));
+        return Err(CliError::usage(format!("there is no run {run}")).hint(hint));
     };
-    if let Some(path) = &args.json_file {
+    if let Some(path) = json_file {
         write(path, &pretty(&found.signed)?)?;
     }
     if let Some(path) = &args.html {

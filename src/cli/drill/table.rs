@@ -3,7 +3,7 @@
 use super::super::text::{shown, table};
 use crate::drill::evidence::{Evidence, StackRow};
 use crate::drill::report::lanes::phases;
-use crate::drill::report::{short_time, span};
+use crate::drill::report::{data_of, short_time, span};
 
 /// The lines between the head and the checks.
 pub fn lines(evidence: &Evidence, stack: &StackRow) -> Vec<String> {
@@ -13,9 +13,9 @@ pub fn lines(evidence: &Evidence, stack: &StackRow) -> Vec<String> {
         .components
         .iter()
         .filter_map(|row| {
-            let snapshot = row.snapshot.as_ref()?;
-            let time = short_time(&snapshot.consistent_at);
-            Some(format!("{} {}", named(&row.name), time.trim_end_matches(" UTC")))
+            row.snapshot.as_ref()?;
+            let data = data_of(row, &evidence.machine.host).replacen(" UTC", "", 1);
+            Some(format!("{} {}", named(&row.name), named(&data)))
         })
         .collect();
     let skew = stack.skew_seconds.map(|skew| format!("; {} apart", span(skew))).unwrap_or_default();

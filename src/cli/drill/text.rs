@@ -27,6 +27,11 @@ fn time(rfc3339: &str) -> String {
 
 /// See the module.
 pub fn text(evidence: &Evidence) -> String {
+    with_result(evidence, "")
+}
+
+/// The same; `more` stands behind the verdict.
+pub fn with_result(evidence: &Evidence, more: &str) -> String {
     let mut lines = head(evidence);
     match &evidence.stack {
         Some(stack) => lines.extend(super::table::lines(evidence, stack)),
@@ -43,7 +48,7 @@ pub fn text(evidence: &Evidence) -> String {
     lines.extend(evidence.not_tested.iter().map(|what| format!("– not tested: {}", shown(what.as_bytes()))));
     lines.push(String::new());
     lines.extend(measured(evidence));
-    lines.push(format!("Result: {}", evidence.verdict.words()));
+    lines.push(format!("Result: {}{more}", evidence.verdict.words()));
     if let Some(reason) = &evidence.reason {
         lines.extend(reason.lines().map(|line| format!("  {}", shown(line.as_bytes()))));
     }
@@ -52,7 +57,9 @@ pub fn text(evidence: &Evidence) -> String {
 
 fn head(evidence: &Evidence) -> Vec<String> {
     let first = format!("Drill {} #{}", shown(evidence.name.as_bytes()), evidence.number);
-    let Some(row) = &evidence.snapshot else { return vec![first] };
+    let began =
+        evidence.start.as_ref().map(|start| format!("Began with the {}", shown(start.words().as_bytes())));
+    let Some(row) = &evidence.snapshot else { return [first].into_iter().chain(began).collect() };
     let id = row.id.get(..8).unwrap_or_default();
     let (job, host) = (shown(row.job.as_bytes()), shown(row.host.as_bytes()));
     let mut lines = vec![format!("{first}   snapshot {id} of {job} on {host}")];
@@ -65,9 +72,7 @@ fn head(evidence: &Evidence) -> Vec<String> {
             shown(machine.host.as_bytes())
         ));
     }
-    if let Some(start) = &evidence.start {
-        lines.push(format!("Began with the {}", shown(start.words().as_bytes())));
-    }
+    lines.extend(began);
     let age = evidence.measured.exposure_seconds;
     let age = age.map_or_else(String::new, |age| format!(", {} ago", span(age)));
     let bytes = match evidence.restored_bytes {

@@ -255,6 +255,7 @@ fn go_on(stack: &Stack<'_>, left: &BTreeSet<String>, args: &Args, flush: bool, y
     words.push(iso_time(stack.at));
     words.extend(["--from".to_owned(), quote(&first.join(","))]);
     words.extend(args.stack.again().iter().map(|word| quote(word)));
+    words.extend(args.snapshots.again().iter().map(|word| quote(word)));
     words.extend(args.service.again(flush).iter().map(|word| quote(word)));
     words.extend(args.confirm.iter().flat_map(|word| ["--confirm".to_owned(), quote(word)]));
     words.extend(yes.then(|| "--yes".to_owned()));

@@ -222,7 +222,8 @@ async fn gather<'s>(
     opened: &'s BTreeMap<String, Opened>,
     context: &Context,
 ) -> Result<Stack<'s>, CliError> {
-    let filter = Filter::from(args.snapshots.clone());
+    let own = &context.settings.hostname;
+    let filter = Filter { machine: own.clone(), ..Filter::from(args.snapshots.clone()) };
     let now = opened.values().next().map(|opened| opened.repo.world.now());
     let now = now.ok_or_else(|| {
         CliError::usage(format!("no component of stack {name} has a job: nothing to restore"))
@@ -246,6 +247,13 @@ async fn gather<'s>(
         };
         let (repository, _) = found.file.repository_of(job).map_err(CliError::usage)?;
         let Some(Opened { repo, list }) = opened.get(repository) else { continue };
+        let mut filter = filter.clone();
+        // What was said here goes before what the file says.
+        if let (true, Some(machine)) =
+            (filter.hosts.is_empty(), components.get(&component).and_then(|of| of.machine.as_ref()))
+        {
+            filter.hosts = vec![machine.clone()];
+        }
         let snapshot = coherent::newest(list, &component, at, &filter)
             .map_err(|error| CliError::from(error).within(&component))?;
         let path = SnapshotPath::parse(snapshot.id.hex().as_ref())?;

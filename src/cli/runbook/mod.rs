@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod faults;
 mod follow;
 mod list;
 mod rehearse;
@@ -13,7 +14,7 @@ use super::{CliError, Context, Exit};
 use crate::runbook::check::Problem;
 use crate::runbook::{self, Runbook};
 
-pub use rehearse::{refuse, rehearse_drill};
+pub use rehearse::{OfFile, refuse, rehearse_drill};
 
 /// Where runbooks are looked for when none is named.
 const FOLDER: &str = "dr-runbooks";

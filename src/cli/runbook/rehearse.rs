@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::super::drill::filing::{self, Ended, Filed};
-use super::super::drill::{begun, exit, text};
+use super::super::drill::finish::{Keeping, tell};
+use super::super::drill::{begun, sweep_left};
 use super::super::{CliError, Context, Exit};
 use super::ask::Nobody;
+use super::faults::{Broken, Rehearsal, inject};
 use super::follow::{self, begin, by, stamp, write};
 use super::list::LAST;
 use super::values::{self, Values};
@@ -16,9 +18,10 @@ use crate::base::clock::SystemClock;
 use crate::base::own_file::Trust;
 use crate::base::url::{Url, decode};
 use crate::config::PasswordSource;
-use crate::drill::evidence::{Evidence, SignedEvidence};
-use crate::drill::runbook::{About, evidence, row};
-use crate::drill::sandbox::{self, DockerGround, Ground, Sandbox, SandboxKind, end_all_in, sweep};
+use crate::drill::evidence::{Evidence, SignedEvidence, SnapshotRow};
+use crate::drill::fault::FaultSpec;
+use crate::drill::runbook::{About, evidence};
+use crate::drill::sandbox::{self, DockerGround, Ground, Sandbox, SandboxKind, end_all_in};
 use crate::engine::read::select::SnapshotPath;
 use crate::repo::snapshots::{EVERY_JOB, Filter, Snapshot};
 use crate::repo::sync::Thoroughness;
@@ -39,25 +42,34 @@ pub async fn run(args: &follow::Args, context: &Context) -> Result<Exit, CliErro
         keep: !args.no_keep,
         scratch: args.scratch.clone().unwrap_or_else(std::env::temp_dir),
         transcript: args.transcript.clone(),
+        broken: None,
     };
-    Ok(exit(rehearse(&drill, context).await?.evidence.verdict))
+    rehearse(&drill, &[], &|_| Ok(()), context).await
+}
+
+/// Writes evidence where it was asked for.
+type Write<'w> = dyn Fn(&SignedEvidence) -> Result<(), CliError> + Sync + 'w;
+
+/// What a drill of the configuration file says of the runbook that it rehearses.
+pub struct OfFile<'f> {
+    pub name: &'f str,
+    pub file: PathBuf,
+    pub set: Vec<(String, String)>,
+    pub keep: bool,
+    pub scratch: PathBuf,
+    pub faults: Vec<FaultSpec>,
 }
 
 /// A drill of the configuration file that rehearses a runbook.
-pub async fn rehearse_drill(
-    name: &str,
-    file: PathBuf,
-    set: Vec<(String, String)>,
-    keep: bool,
-    scratch: PathBuf,
-    context: &Context,
-) -> Result<SignedEvidence, CliError> {
-    let drill =
-        Drill { file, name: Some(name.to_owned()), set, record: None, keep, scratch, transcript: None };
-    rehearse(&drill, context).await
+pub async fn rehearse_drill(of: OfFile<'_>, write: &Write<'_>, context: &Context) -> Result<Exit, CliError> {
+    let OfFile { name, file, set, keep, scratch, faults } = of;
+    let (name, record, transcript) = (Some(name.to_owned()), None, None);
+    let drill = Drill { file, name, set, record, keep, scratch, transcript, broken: None };
+    rehearse(&drill, &faults, write, context).await
 }
 
-struct Drill {
+#[derive(Clone)]
+pub(super) struct Drill {
     file: PathBuf,
     /// Under which the evidence is filed; else the runbook's own.
     name: Option<String>,
@@ -65,28 +77,44 @@ struct Drill {
     /// Whether the runbook itself tells of it, and what besides.
     record: Option<String>,
     keep: bool,
-    scratch: PathBuf,
+    pub scratch: PathBuf,
     transcript: Option<PathBuf>,
+    /// What stands in for the repository.
+    broken: Option<Broken>,
 }
 
-async fn rehearse(drill: &Drill, context: &Context) -> Result<SignedEvidence, CliError> {
+impl Drill {
+    /// The same with a broken repository.
+    pub fn through(&self, broken: Broken) -> Self {
+        Self { broken: Some(broken), record: None, transcript: None, ..self.clone() }
+    }
+}
+
+async fn rehearse(
+    drill: &Drill,
+    faults: &[FaultSpec],
+    written: &Write<'_>,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let runbook = runbook::load(&drill.file, Trust::Own)?;
     refuse_problems(&runbook)?;
     let set = values::known(&runbook, &drill.set)?;
-    for left in sweep(&drill.scratch) {
-        context.note(format_args!("removed what an earlier drill left behind: {}", left.display()));
-    }
+    sweep_left(&drill.scratch, context);
     let key = drills::signing_key(&context.settings)?;
     let name = drill.name.as_ref().unwrap_or(&runbook.front.name);
-    let under_way = filing::begin(begun(name, runbook.steps_hash(), context), drill.keep, context)?;
+    let asked = (Some(runbook.front.rto), None, std::time::Duration::ZERO);
+    let under_way = filing::begin(begun(name, runbook.steps_hash(), asked, context), drill.keep, context)?;
     let rehearsing = async {
         let repo = open(drill, context).await?;
         let (ran, about) = in_sandbox(drill, &runbook, &set, repo.as_ref(), context).await?;
         let Ran { outcome, unwritten } = ran;
-        let evidence = match outcome {
+        let mut evidence = match outcome {
             Some(outcome) => evidence(&runbook, &outcome, about),
             None => cut_short(about, unwritten.as_ref(), runbook.steps_hash()),
         };
+        let (runbook, set, repository) = (&runbook, &set, repo.as_ref());
+        let rehearsal = Rehearsal { drill, runbook, set, repo: repository, context };
+        inject(faults, &rehearsal, &mut evidence).await;
         Ok((evidence, repo, unwritten))
     };
     let (evidence, repo, unwritten) = match rehearsing.await {
@@ -100,36 +128,32 @@ async fn rehearse(drill: &Drill, context: &Context) -> Result<SignedEvidence, Cl
     let Filed { signed, kept, later, .. } =
         filing::file(evidence, repo.as_ref(), &under_way, &key, context).await?;
     // Without a repository it stays on this machine: below, and nowhere else.
-    filing::close(under_way, Ended::Told(later.filter(|_| repo.is_some())), context);
+    let later = later.filter(|_| repo.is_some());
+    let keeping = Keeping { kept, is_later: later.is_some() };
+    filing::close(under_way, Ended::Told(later), context);
     let folder = runbooks::folder(&context.settings, &runbook.front.name)?;
     let json = serde_json::to_string_pretty(&signed)
         .map_err(|error| CliError::new(Exit::Failed, error.to_string()))?;
     write(&folder.join(LAST), &(json + "\n"))?;
-    let evidence = &signed.evidence;
-    if context.json {
-        context.json(&signed)?;
-    } else if !context.quiet || !evidence.verdict.is_passed() {
-        context.print(text(evidence))?;
-    }
+    let exit = tell(&signed, keeping, written(&signed), context);
     if let Some(words) = &drill.record {
-        record(&runbook, evidence, words, context)?;
+        record(&runbook, &signed.evidence, words, context)?;
     }
-    kept?;
     match unwritten {
         // What the drill found is the worse.
-        Some(error) if !signed.evidence.verdict.is_passed() => context.warn(error.causes.join(": ")),
+        Some(error) if exit != Exit::Ok => context.warn(error.causes.join(": ")),
         Some(error) => return Err(error),
         None => {}
     }
-    Ok(signed)
+    Ok(exit)
 }
 
 /// What steps came to.
-struct Ran {
+pub(super) struct Ran {
     /// `None`: what they do could not be written down any more, so they were not gone on with.
-    outcome: Option<Outcome>,
+    pub outcome: Option<Outcome>,
     /// Why that, or the transcript, could not be written.
-    unwritten: Option<CliError>,
+    pub unwritten: Option<CliError>,
 }
 
 /// The evidence of a drill whose end nobody knows.
@@ -193,7 +217,7 @@ async fn open(drill: &Drill, context: &Context) -> Result<Option<Repository>, Cl
 const SNAPSHOT: &str = "SNAPSHOT";
 
 /// The snapshot, or of every job one.
-async fn snapshots(
+pub(super) async fn snapshots(
     runbook: &Runbook,
     set: &Values,
     repo: Option<&Repository>,
@@ -203,11 +227,11 @@ async fn snapshots(
     let said = set.get(SNAPSHOT).or(variable.default.as_ref());
     let Some(said) = said else { return Ok(Vec::new()) };
     let list = repo.snapshots().await?;
+    let filter = Filter::of_machine(None, &context.settings.hostname);
     if said.starts_with(EVERY_JOB) {
-        let found = list.every(said, &Filter::default(), &context.settings.hostname)?;
-        return Ok(found.into_iter().cloned().collect());
+        return Ok(list.every(said, &filter)?.into_iter().cloned().collect());
     }
-    let selected = SnapshotPath::parse(said.as_ref())?.select_from(repo, &list, &Filter::default()).await?;
+    let selected = SnapshotPath::parse(said.as_ref())?.select_from(repo, &list, &filter).await?;
     Ok(vec![selected.snapshot])
 }
 
@@ -231,7 +255,7 @@ async fn provision(
     made.map_err(|error| CliError::from_chain(Exit::Failed, &error))
 }
 
-async fn in_sandbox(
+pub(super) async fn in_sandbox(
     drill: &Drill,
     runbook: &Runbook,
     set: &Values,
@@ -295,7 +319,7 @@ async fn in_sandbox(
             .map(age)
             .reduce(f64::max)
             .map(|age| (age * 1000.0).round() / 1000.0),
-        snapshot: snapshot.map(row),
+        snapshot: snapshot.map(SnapshotRow::of),
         sandbox: described.join("; "),
     };
     Ok((ran?, about))
@@ -337,9 +361,13 @@ async fn steps(
     context: &Context,
 ) -> Result<Ran, CliError> {
     let mut found = values::of_drill(runbook, set, made, &around, context)?;
+    if let Some(broken) = &drill.broken {
+        broken.redirect(&mut found);
+    }
     values::password(runbook, &mut around, context)?;
     around.bare(place)?;
-    configured(place, &mut around, context)?;
+    // A copy beside the sandbox needs none of the real one's options.
+    configured(place, &mut around, drill.broken.is_none(), context)?;
     for (name, value) in made {
         around.set(name, value);
     }
@@ -379,8 +407,13 @@ async fn steps(
 }
 
 /// The only thing a bare machine knows besides what the runbook tells it: how the repository is reached.
-fn configured(place: &Path, around: &mut Surroundings, context: &Context) -> Result<(), CliError> {
-    let mut options: Vec<(String, String)> = match context.has_file() {
+fn configured(
+    place: &Path,
+    around: &mut Surroundings,
+    takes_options: bool,
+    context: &Context,
+) -> Result<(), CliError> {
+    let mut options: Vec<(String, String)> = match takes_options && context.has_file() {
         true => context.file().ok().and_then(|found| {
             let (_, repository) = found.file.default_repository().ok()?;
             Some(repository.options.clone().into_iter().collect())
@@ -388,7 +421,7 @@ fn configured(place: &Path, around: &mut Surroundings, context: &Context) -> Res
         false => None,
     }
     .unwrap_or_default();
-    options.extend(context.option_flags().iter().cloned());
+    options.extend(context.option_flags().iter().filter(|_| takes_options).cloned());
     let mut file = toml::Table::new();
     if let Some(repository) = &context.settings.repository {
         let address = match &repository.value {

@@ -176,7 +176,7 @@ impl File {
             self.check_stack(components).map_err(|error| format!("stack {name}: {error}"))?;
         }
         for (name, drill) in &self.drill {
-            self.check_drill(drill).map_err(|error| format!("drill {name}: {error}"))?;
+            self.check_drill(name, drill).map_err(|error| format!("drill {name}: {error}"))?;
         }
         Ok(())
     }
@@ -237,6 +237,7 @@ impl File {
 
     fn check_stack(&self, components: &BTreeMap<String, Component>) -> Result<(), String> {
         for (name, wanted) in components {
+            self.check_machine(wanted.machine.as_ref()).map_err(|error| format!("{name}: {error}"))?;
             for (key, text) in [("rto", &wanted.rto), ("rpo", &wanted.rpo)] {
                 if time(name, key, text.as_ref())?.is_some_and(|limit| limit.is_zero()) {
                     return Err(format!("{name}: an {} of nothing cannot be met", key.to_uppercase()));
@@ -250,8 +251,9 @@ impl File {
                 let why = unknown("job", name, self.job.keys());
                 return Err(format!("{name} is no job and needs nothing: {why}"));
             }
-            if wanted.rpo.is_some() {
-                return Err(format!("{name} has an RPO and no data of its own: it is no job"));
+            if wanted.rpo.is_some() || wanted.machine.is_some() {
+                let what = if wanted.rpo.is_some() { "an RPO" } else { "a machine" };
+                return Err(format!("{name} has {what} and no data of its own: it is no job"));
             }
         }
         let parts = components.iter().map(|(name, component)| {
@@ -269,8 +271,20 @@ impl File {
         })
     }
 
-    fn check_drill(&self, drill: &Drill) -> Result<(), String> {
+    /// A file that names its machines names all of them.
+    fn check_machine(&self, named: Option<&String>) -> Result<(), String> {
+        match named.filter(|name| !self.machine.is_empty() && !self.machine.contains_key(*name)) {
+            Some(name) => Err(unknown("machine", name, self.machine.keys())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_drill(&self, name: &str, drill: &Drill) -> Result<(), String> {
+        if let Some(why) = not_a_drill(name) {
+            return Err(why.into());
+        }
         self.repository_of_drill(drill)?;
+        self.check_machine(drill.machine.as_ref())?;
         if drill.runbook.is_some() {
             return of_runbook(drill);
         }
@@ -323,12 +337,18 @@ impl OneOrMany {
     }
 }
 
+/// Why a drill cannot be called this; a file that evidence is written to is told from a name by its dot or slash.
+pub fn not_a_drill(name: &str) -> Option<&'static str> {
+    name.contains(['.', '/']).then_some("a drill's name has no . and no /: that is a file")
+}
+
 /// A runbook says itself what is restored, checked and wanted.
 fn of_runbook(drill: &Drill) -> Result<(), String> {
     if drill.restore.is_some() || drill.stack.is_some() {
         return Err("restore, stack and runbook: write one of them".into());
     }
-    let of_others = [&drill.at, &drill.sandbox, &drill.rto, &drill.rpo, &drill.detect, &drill.decide];
+    let of_others =
+        [&drill.at, &drill.sandbox, &drill.rto, &drill.rpo, &drill.detect, &drill.decide, &drill.machine];
     let says_more = of_others.into_iter().any(Option::is_some) || !drill.checks.is_empty();
     if says_more || !drill.component.is_empty() || !drill.secrets.is_empty() {
         return Err("objectives, checks and sandbox stand in the runbook itself".into());

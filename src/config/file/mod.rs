@@ -16,6 +16,7 @@ mod starter;
 use std::path::{Path, PathBuf};
 
 pub use check::{Check, DrillStep, named as named_check, shell};
+pub use meaning::not_a_drill;
 pub use model::{
     Component, Drill, DrillComponent, Duty, Fault, File, Job, Machine, OneOrMany, Repository,
     SecretReference, time,

@@ -170,6 +170,8 @@ pub struct Component {
     pub rpo: Option<String>,
     #[serde(default)]
     pub needs: BTreeSet<String>,
+    /// Whose snapshots it is made of, where several machines have a job of its name.
+    pub machine: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -184,6 +186,8 @@ pub struct Drill {
     /// Of a runbook: values of its variables.
     #[serde(default)]
     pub set: BTreeMap<String, String>,
+    /// Whose snapshots are rehearsed, where several machines have such.
+    pub machine: Option<String>,
     /// Of a stack: as it was at or before this time.
     pub at: Option<String>,
     /// Of a stack: what is asked of a component.

@@ -10,6 +10,8 @@ use super::DrillError;
 use super::check::{CheckOutcome, CheckResult};
 use super::fault::FaultResult;
 use crate::format::id::{from_hex, to_hex};
+use crate::repo::from_timestamp;
+use crate::repo::snapshots::Snapshot;
 
 /// Names the format of the record.
 pub const FORMAT: &str = "lifeboat drill evidence 1";
@@ -72,6 +74,21 @@ pub struct SnapshotRow {
     pub finished_at: String,
     /// Paths its backup could not read.
     pub problems: u64,
+}
+
+impl SnapshotRow {
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let summary = &snapshot.summary;
+        Self {
+            id: snapshot.id.hex(),
+            job: summary.job.clone(),
+            host: summary.host.clone(),
+            source: summary.source.clone(),
+            consistent_at: from_timestamp(summary.consistent).to_string(),
+            finished_at: from_timestamp(summary.finished).to_string(),
+            problems: summary.statistics.problems,
+        }
+    }
 }
 
 /// Where the drill ran: a recovery time is one machine's.
@@ -256,7 +273,7 @@ impl Start {
             Some(kit) => format!("recovery kit of {kit}"),
             None => format!("{} {}", self.from, self.address),
         };
-        let is_harmless = |name: &&str| ["PATH", "TZ", "LANG"].contains(name);
+        let is_harmless = |name: &&str| ["PATH", "TZ", "LANG", "LIFEBOAT_MACHINE"].contains(name);
         let all = self.variables.iter().map(String::as_str);
         let given: Vec<&str> = all.filter(|name| !is_harmless(name)).collect();
         let credentials = match given.is_empty() {
@@ -293,6 +310,16 @@ impl Evidence {
             start: None,
             faults: Vec::new(),
         }
+    }
+
+    /// It was broken off. `why`: what that was met with.
+    pub fn interrupted(&mut self, why: &str) {
+        self.verdict = Verdict::Interrupted;
+        let at = self.phases.last().map_or_else(String::new, |phase| format!(" after {}", phase.name));
+        self.reason = Some(match why {
+            "" | "interrupted" => format!("interrupted{at}"),
+            why => format!("interrupted{at}: {why}"),
+        });
     }
 
     /// Decides by the checks and objectives; for a drill that came to its end.

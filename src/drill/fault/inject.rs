@@ -1,13 +1,13 @@
 //! Injects faults one after the other: each has a view of the storage, a repository opened anew without a cache, a
 //! restore and a sandbox of its own. The storage below is read and never written.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use zeroize::Zeroizing;
 
+use super::loss::{loss_of, needed, seed_of};
 use super::witness::{Seen, Witness};
 use super::{Expect, FaultKind, FaultResult, FaultSpec, Outcome, conclude};
 use crate::base::causes::causes;
@@ -18,8 +18,7 @@ use crate::drill::evidence::{Evidence, Verdict};
 use crate::drill::run::{Stage, run};
 use crate::drill::spec::Spec;
 use crate::engine::EngineError;
-use crate::engine::needs::{NeededPack, needs};
-use crate::format::header::ObjectKind;
+use crate::engine::needs::NeededPack;
 use crate::format::keyring::Key;
 use crate::repo::RepoError;
 use crate::repo::kit::Kit;
@@ -27,12 +26,10 @@ use crate::repo::open::{OpenOptions, open};
 use crate::repo::sync::Thoroughness;
 use crate::seal::slot::Unlock;
 use crate::store::fault::{FaultPlan, FaultStore};
-use crate::store::overlay::{Loss, OverlayStore, Wound};
+use crate::store::overlay::{Loss, OverlayStore};
 use crate::store::patient::PatientStore;
 use crate::store::{Store, StoreOptions};
 
-/// Folders that lose half of their objects.
-const HALVED: [ObjectKind; 4] = [ObjectKind::Data, ObjectKind::Meta, ObjectKind::Index, ObjectKind::Snapshot];
 /// Reads and listings in a thousand that fail, or are not answered.
 const ERRORS_PERMILLE: u32 = 100;
 const SILENT_PERMILLE: u32 = 30;
@@ -98,8 +95,12 @@ pub async fn inject(
         return;
     };
     let pinned = Spec { snapshot: row.id.clone(), faults: Vec::new(), ..spec.clone() };
-    let packs = match needed(stage, &row.id).await {
+    let packs = match needed_by(stage, &row.id).await {
         Ok(packs) => packs,
+        Err(_) if stage.cancel.is_cancelled() => {
+            evidence.interrupted("");
+            return;
+        }
         Err(error) => {
             let why = format!("what the snapshot needs cannot be told: {error}");
             evidence.faults = spec.faults.iter().map(|fault| not_run(fault, &why)).collect();
@@ -109,7 +110,9 @@ pub async fn inject(
     let tries = Tries { pinned: &pinned, stage, rescue, reference: &reference, packs: &packs };
     for fault in &spec.faults {
         let begun = Instant::now();
-        let Some(mut result) = tries.fault(*fault, fault.expected(has_replica)).await else {
+        let result = tries.fault(*fault, fault.expected(has_replica)).await;
+        // What it ended like while it was broken off says nothing of the fault.
+        let Some(mut result) = result.filter(|_| !stage.cancel.is_cancelled()) else {
             (evidence.verdict, evidence.reason) =
                 (Verdict::Interrupted, Some(format!("interrupted while {} was injected", fault.kind.name())));
             return;
@@ -120,14 +123,11 @@ pub async fn inject(
     conclude(evidence);
 }
 
-async fn needed(stage: &Stage<'_>, id: &str) -> Result<Vec<NeededPack>, EngineError> {
+async fn needed_by(stage: &Stage<'_>, id: &str) -> Result<Vec<NeededPack>, EngineError> {
     let list = stage.repo.snapshots().await?;
     let found = list.snapshots.iter().find(|snapshot| snapshot.id.hex() == id);
     let found = found.ok_or_else(|| EngineError::Refused("the snapshot is not listed any more".into()))?;
-    let all = needs(stage.repo, found, stage.cancel).await?;
-    // What files hold, if anything does: pages that are gone hide what becomes of damaged content.
-    let data: Vec<NeededPack> = all.iter().filter(|pack| pack.kind == ObjectKind::Data).cloned().collect();
-    Ok(if data.is_empty() { all } else { data })
+    needed(stage.repo, found, stage.cancel).await
 }
 
 struct Tries<'t> {
@@ -136,14 +136,6 @@ struct Tries<'t> {
     rescue: &'t Rescue<'t>,
     reference: &'t Seen,
     packs: &'t [NeededPack],
-}
-
-/// The same for the same snapshot and kind, so that a run can be repeated.
-fn seed_of(snapshot: &str, kind: FaultKind) -> u64 {
-    let hash = blake3::hash(format!("{snapshot} {}", kind.name()).as_bytes());
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(first)
 }
 
 impl Tries<'_> {
@@ -211,41 +203,8 @@ impl Tries<'_> {
 
     /// The storage with one fault, and what it is. `None`: there is nothing to break.
     fn broken(&self, kind: FaultKind, seed: u64) -> Option<(String, Arc<dyn Store>)> {
-        let victim = self.packs.get((seed % self.packs.len().max(1) as u64) as usize);
-        let one = |wound: Wound| BTreeMap::from_iter(victim.map(|pack| (pack.object.clone(), wound)));
-        let mut loss = Loss::default();
         let mut plan = FaultPlan { seed, ..FaultPlan::default() };
         let injected = match kind {
-            FaultKind::BitFlips => {
-                loss.objects =
-                    self.packs.iter().map(|pack| (pack.object.clone(), flip(pack, seed))).collect();
-                match self.packs.len() {
-                    1 => "one bit in the only pack".to_owned(),
-                    packs => format!("one bit in each of {packs} packs"),
-                }
-            }
-            FaultKind::TruncatedPack => {
-                let left_bytes = victim?.size_bytes / 2;
-                loss.objects = one(Wound::Truncated { left_bytes });
-                format!("{} cut to {left_bytes} bytes", short(&victim?.object))
-            }
-            FaultKind::MissingPack => {
-                loss.objects = one(Wound::Missing);
-                format!("{} gone", short(&victim?.object))
-            }
-            FaultKind::MissingIndex => {
-                loss.folders = BTreeSet::from([ObjectKind::Index.folder().to_owned()]);
-                "every index object gone".into()
-            }
-            FaultKind::HalfGone => {
-                loss.objects = one(Wound::Missing);
-                loss.halved = Some((seed, HALVED.map(|kind| kind.folder().to_owned()).into()));
-                "half of all packs, index objects and manifests gone".into()
-            }
-            FaultKind::PrimaryGone => {
-                loss.unreachable = true;
-                format!("{} does not answer", self.stage.repository)
-            }
             FaultKind::StorageErrors => {
                 (plan.read_error_permille, plan.list_error_permille) = (ERRORS_PERMILLE, ERRORS_PERMILLE);
                 format!("{ERRORS_PERMILLE} of 1000 reads and listings fail")
@@ -261,17 +220,16 @@ impl Tries<'_> {
                 (plan.max_latency, plan.read_bytes_per_second) = (SLOW_LATENCY, Some(SLOW_BYTES_PER_SECOND));
                 format!("every read waits up to {} ms, then 16 MiB/s", SLOW_LATENCY.as_millis())
             }
-            FaultKind::WrongKey | FaultKind::NoLocalState => return None,
+            kind => {
+                let (injected, loss) = loss_of(kind, self.packs, seed)?;
+                let injected = match loss.unreachable {
+                    true => format!("{} does not answer", self.stage.repository),
+                    false => injected,
+                };
+                return Some((injected, self.overlay(loss)));
+            }
         };
-        if loss.objects.is_empty() && matches!(kind, FaultKind::BitFlips | FaultKind::HalfGone) {
-            return None;
-        }
-        let is_transient =
-            matches!(kind, FaultKind::StorageErrors | FaultKind::StorageTimeouts | FaultKind::SlowStorage);
-        let overlay = self.overlay(loss);
-        if !is_transient {
-            return Some((injected, overlay));
-        }
+        let overlay = self.overlay(Loss::default());
         let options = StoreOptions {
             retry_delay: RETRY_DELAY,
             max_retries: self.rescue.max_retries,
@@ -394,16 +352,6 @@ fn wrong_key(right: &Unlock) -> Unlock {
         Unlock::Passphrase(_) => Unlock::Passphrase(Zeroizing::new(bytes.to_vec())),
         Unlock::KeyFile(_) => Unlock::KeyFile(Key(bytes)),
     }
-}
-
-/// One bit in the middle of a block that is needed.
-fn flip(pack: &NeededPack, seed: u64) -> Wound {
-    let (offset, length) = pack.blocks[(seed % pack.blocks.len() as u64) as usize];
-    Wound::Flipped { offsets: vec![offset + length / 2] }
-}
-
-fn short(object: &str) -> String {
-    object.chars().take(17).collect()
 }
 
 /// Without the hint, which is for whoever meets it for real.

@@ -2,11 +2,14 @@
 //!
 //! The one outcome that is never acceptable is wrong data that nothing complains of.
 
+mod copied;
 mod inject;
+mod loss;
 mod witness;
 
 use serde::{Deserialize, Serialize};
 
+pub use copied::copy_broken;
 pub use inject::{BareRun, Copy, Rescue, inject};
 pub use witness::Witness;
 
@@ -193,7 +196,7 @@ pub struct FaultResult {
 
 impl FaultResult {
     /// One that could not be injected.
-    pub(super) fn not_run(kind: FaultKind, expected: Expect, why: impl Into<String>) -> Self {
+    pub fn not_run(kind: FaultKind, expected: Expect, why: impl Into<String>) -> Self {
         Self {
             kind,
             component: None,
@@ -229,7 +232,7 @@ impl FaultResult {
 
 /// Lets faults have their say in the verdict: wrong data outranks all, an outcome that was not declared is a failed
 /// check.
-pub(in crate::drill) fn conclude(evidence: &mut Evidence) {
+pub fn conclude(evidence: &mut Evidence) {
     let say = |fault: &FaultResult| Some(format!("{}: {}: {}", fault.title(), fault.words(), fault.detail));
     let is_silent = |fault: &&FaultResult| fault.outcome == Outcome::SilentlyWrong;
     if let Some(fault) = evidence.faults.iter().find(is_silent) {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{against, short_time, span};
+use super::{against, data_of, span};
 use crate::drill::evidence::{ComponentRow, Evidence, StackRow};
 
 /// Drawn on a canvas of this width.
@@ -109,7 +109,7 @@ pub fn components(evidence: &Evidence, stack: &StackRow) -> Markup {
                         span.bad { (row.verdict.words().to_lowercase()) }
                         @if let Some(reason) = &row.reason { br; (reason) }
                     } }
-                    td { (row.snapshot.as_ref().map_or("–".into(), |snapshot| short_time(&snapshot.consistent_at))) }
+                    td { (data_of(row, &evidence.machine.host)) }
                     td { (row.sandbox.as_deref().unwrap_or("–")) }
                     td { (against(row.ready_seconds.map(|ready| ready + declared), row.objectives.rto_seconds)) }
                     td { @if row.snapshot.is_some() || row.objectives.rpo_seconds.is_some() {

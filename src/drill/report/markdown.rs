@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{against, left, short_time, span};
+use super::{against, data_of, left, short_time, span};
 use crate::drill::check::CheckOutcome;
 use crate::drill::evidence::{Evidence, StackRow};
 use crate::drill::trend;
@@ -115,8 +115,7 @@ fn components(text: &mut String, evidence: &Evidence, stack: &StackRow) -> std::
     for row in &stack.components {
         let sign =
             if row.verdict.is_passed() { "✅".to_owned() } else { format!("❌ {}", row.verdict.words()) };
-        let data =
-            row.snapshot.as_ref().map_or("–".to_owned(), |snapshot| short_time(&snapshot.consistent_at));
+        let data = cell(&data_of(row, &evidence.machine.host));
         let time = |seconds: Option<f64>| seconds.map_or("–".to_owned(), span);
         let rto = against(row.ready_seconds.map(|ready| ready + declared), row.objectives.rto_seconds);
         let rpo = match (row.exposure_seconds, row.objectives.rpo_seconds) {

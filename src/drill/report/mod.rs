@@ -6,7 +6,7 @@ pub mod junit;
 pub mod lanes;
 pub mod markdown;
 
-use super::evidence::CopyRow;
+use super::evidence::{ComponentRow, CopyRow};
 
 /// `4m52`, `3.25s`, `2h04`: short, and right to three figures.
 pub fn span(seconds: f64) -> String {
@@ -25,6 +25,15 @@ pub fn short_time(text: &str) -> String {
     match (text.get(..19), text.ends_with('Z')) {
         (Some(head), true) => format!("{} UTC", head.replace('T', " ")),
         _ => text.to_owned(),
+    }
+}
+
+/// Of when a component's data is, and of which machine if that is not the one that drilled; `–`: it has none.
+pub fn data_of(row: &ComponentRow, own: &str) -> String {
+    match &row.snapshot {
+        None => "–".into(),
+        Some(found) if found.host == own => short_time(&found.consistent_at),
+        Some(found) => format!("{} of {}", short_time(&found.consistent_at), found.host),
     }
 }
 

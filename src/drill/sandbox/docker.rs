@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ground, Sandbox, SandboxError};
+use super::{Ground, Sandbox, SandboxError, as_variable};
 use crate::base::secret::Secret;
 use crate::drill::check::{CheckOutcome, CheckResult};
 use crate::runbook::redact::Redactor;
@@ -33,11 +33,6 @@ impl Docker {
         let rehearsal = Rehearsal::new(daemon, &docker.secrets, docker.state.as_deref());
         Ok(Self { rehearsal })
     }
-}
-
-/// A name as a variable's.
-fn upper(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 impl Sandbox for Docker {
@@ -77,9 +72,11 @@ impl Sandbox for Docker {
     }
     fn environment(&self) -> Vec<(String, String)> {
         let hosts = self.rehearsal.addresses().into_iter();
-        let hosts = hosts.map(|(name, at)| (format!("LIFEBOAT_DRILL_HOST_{}", upper(&name)), at.to_string()));
+        let hosts =
+            hosts.map(|(name, at)| (format!("LIFEBOAT_DRILL_HOST_{}", as_variable(&name)), at.to_string()));
         let volumes = self.rehearsal.volumes().into_iter();
-        let volumes = volumes.map(|(name, new)| (format!("LIFEBOAT_DRILL_VOLUME_{}", upper(&name)), new));
+        let volumes =
+            volumes.map(|(name, new)| (format!("LIFEBOAT_DRILL_VOLUME_{}", as_variable(&name)), new));
         hosts.chain(volumes).collect()
     }
     fn host_of(&self, name: &str) -> Option<std::net::IpAddr> {

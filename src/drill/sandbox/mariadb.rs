@@ -75,7 +75,7 @@ impl Mariadb {
         let data = format!("--datadir={}", folder.path().join("data").display());
         let arguments =
             ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &data];
-        own.set_up(&install, &arguments.map(str::to_owned))?;
+        own.set_up(&install, &arguments.map(str::to_owned), ground)?;
         let mut command = own.command(&server);
         // Events stand still: a rehearsal must not do what they do.
         command.args([

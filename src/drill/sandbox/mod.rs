@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use sweep::{end_all_in, sweep};
+pub use sweep::{MAKER, end_all_in, end_orphans, sweep};
 
 use super::DrillError;
 use super::check::CheckResult;
@@ -181,6 +181,32 @@ pub trait Sandbox: Send {
     /// # Errors
     /// Something stays behind.
     fn clean(self: Box<Self>) -> Result<(), SandboxError>;
+}
+
+/// Options of a PostgreSQL address that libpq knows too.
+const OF_LIBPQ: [&str; 7] = ["host", "port", "user", "sslmode", "sslcert", "sslkey", "sslrootcert"];
+
+/// Where it is for programs that are not ours: what only ours understand in an address, a client program refuses.
+pub fn for_programs(sandbox: &dyn Sandbox) -> Option<String> {
+    let address = sandbox.address()?;
+    let Some((base, query)) = address.split_once('?') else { return Some(address) };
+    let is_theirs = |pair: &&str| match base.split("://").next() {
+        Some("postgres" | "postgresql") => OF_LIBPQ.contains(&pair.split('=').next().unwrap_or_default()),
+        Some("redis" | "rediss") => false,
+        _ => true,
+    };
+    let theirs: Vec<&str> = query.split('&').filter(is_theirs).collect();
+    // Of several databases none is meant: the client's own default is.
+    let base = base.strip_suffix('*').unwrap_or(base);
+    Some(match theirs.is_empty() {
+        true => base.to_owned(),
+        false => format!("{base}?{}", theirs.join("&")),
+    })
+}
+
+/// A name as the end of a variable's.
+pub fn as_variable(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 /// What every sandbox is made with.

@@ -53,7 +53,7 @@ impl Postgres {
         let data = folder.path().join("data").display().to_string();
         let initdb =
             ["-A", "trust", "--no-sync", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D", &data];
-        server.set_up(&tools.join("initdb"), &initdb.map(str::to_owned))?;
+        server.set_up(&tools.join("initdb"), &initdb.map(str::to_owned), ground)?;
         let mut command = server.command(&tools.join("postgres"));
         command.args([
             "-D",

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{Ground, SandboxError};
-use crate::base::process::{Process, ProcessOptions};
+use crate::base::process::{Process, ProcessError, ProcessOptions};
 use crate::base::url::encode;
 use crate::drill::check::database_and_query;
 
@@ -59,7 +59,8 @@ impl Server {
     /// A program in its folder, so that the next drill finds it should this one be killed.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&self.folder).env("LC_ALL", "C.UTF-8");
+        // A group of its own: Ctrl-C is ours to hear, and to end it orderly.
+        command.current_dir(&self.folder).env("LC_ALL", "C.UTF-8").process_group(0);
         for name in self.withheld {
             command.env_remove(name);
         }
@@ -85,14 +86,22 @@ impl Server {
     ///
     /// # Errors
     /// It cannot be run or fails: what it said.
-    pub fn set_up(&self, program: &Path, arguments: &[String]) -> Result<(), SandboxError> {
+    pub fn set_up(&self, program: &Path, arguments: &[String], ground: &Ground) -> Result<(), SandboxError> {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
-        let said = self.command(program).args(arguments).output();
-        let said = said.map_err(|error| refused(format!("cannot run {name}: {error}")))?;
-        match said.status.success() {
-            true => Ok(()),
-            false => Err(refused(format!("{name}: {}", String::from_utf8_lossy(&said.stderr).trim()))),
-        }
+        let mut command = self.command(program);
+        command.args(arguments);
+        let options =
+            ProcessOptions { no_progress: None, withheld: self.withheld, ..ProcessOptions::default() };
+        let started = Process::start(command, options, &ground.cancel);
+        let mut process = started.map_err(|error| refused(format!("cannot run {name}: {error}")))?;
+        // What it says of its progress is nobody's concern; that it was read to the end shows in how it ended.
+        let _ = std::io::copy(&mut process, &mut std::io::sink());
+        process.finish().map(drop).map_err(|error| {
+            refused(match error {
+                ProcessError::Failed { stderr, .. } => format!("{name}: {}", stderr.trim()),
+                error => error.to_string(),
+            })
+        })
     }
 
     /// Starts it.

@@ -1,4 +1,4 @@
-//! Removes what killed drills left behind.
+//! Removes what killed drills left behind: their folders with whatever works in them, and commands that still run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::PREFIX;
 
+/// In the environment of every command that a drill runs: the drill's own process.
+pub const MAKER: &str = "LIFEBOAT_DRILL_PROCESS";
 /// How long what is left has to end by itself.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -46,9 +48,38 @@ fn maker_of(name: &str) -> Option<i32> {
 pub fn end_all_in(folder: &Path) {
     // The kernel names folders from the root, whatever a scratch folder was called.
     let Ok(folder) = std::fs::canonicalize(folder) else { return };
-    let folder = folder.as_path();
-    let mut waited = Duration::ZERO;
-    let mut found = working_in(folder);
+    end_all(|process| Some(std::fs::read_link(process.join("cwd")).ok()?.starts_with(&folder)));
+}
+
+/// Ends commands, and what they started, whose drill is gone: it was killed, and could not end them. How many there were.
+pub fn end_orphans() -> usize {
+    end_all(|process| Some(!Path::new("/proc").join(maker_in(process)?).exists()))
+}
+
+/// The process that a command's environment names, if that is one of ours to look for: elsewhere numbers mean others.
+fn maker_in(process: &Path) -> Option<String> {
+    let environment = std::fs::read(process.join("environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|variable| variable.strip_prefix(MAKER.as_bytes())?.strip_prefix(b"="))?;
+    let namespace = |process: &Path| std::fs::read_link(process.join("ns/pid")).ok();
+    let (theirs, ours) = (namespace(process)?, namespace(Path::new("/proc/self"))?);
+    let maker = std::str::from_utf8(value).ok()?;
+    (theirs == ours && maker.parse::<u32>().is_ok()).then(|| maker.to_owned())
+}
+
+/// Ends all processes but this one of which `is_meant` says so of their folders in `/proc`; how many there were.
+fn end_all(is_meant: impl Fn(&Path) -> Option<bool>) -> usize {
+    let find = || -> Vec<Pid> {
+        let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let pid = |process: std::fs::DirEntry| {
+            let pid = process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
+            let is_other = pid != rustix::process::getpid();
+            (is_other && is_meant(&process.path())?).then_some(pid)
+        };
+        processes.flatten().filter_map(pid).collect()
+    };
+    let (mut waited, mut found) = (Duration::ZERO, find());
+    let count = found.len();
     for pid in &found {
         // It may have ended meanwhile.
         let _ = kill_process(*pid, Signal::INT);
@@ -56,21 +87,12 @@ pub fn end_all_in(folder: &Path) {
     while !found.is_empty() && waited < ENDS_WITHIN {
         std::thread::sleep(PAUSE);
         waited += PAUSE;
-        found = working_in(folder);
+        found = find();
     }
     for pid in found {
         let _ = kill_process(pid, Signal::KILL);
     }
-}
-
-fn working_in(folder: &Path) -> Vec<Pid> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pid = |process: &std::fs::DirEntry| {
-        let pid = process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
-        let works_here = std::fs::read_link(process.path().join("cwd")).ok()?.starts_with(folder);
-        works_here.then_some(pid)
-    };
-    processes.flatten().filter_map(|process| pid(&process)).collect()
+    count
 }
 
 #[cfg(test)]

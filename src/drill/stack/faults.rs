@@ -86,7 +86,7 @@ async fn one(
     (from, rescue): (&From<'_>, &Rescue<'_>),
 ) -> (Vec<FaultResult>, Verdict) {
     let witness = Witness::default();
-    let ground = Ground { variables: kept.variables(name), ..stage.ground.clone() };
+    let ground = Ground { variables: kept.variables(name, &wanted.needs), ..stage.ground.clone() };
     let own = crate::drill::Stage { witness: Some(&witness), ..stage.of(from, ground, Instant::now()) };
     // Objectives were judged already.
     let own_spec = Spec { rto: None, rpo: None, ..spec.of(name, wanted, snapshot) };

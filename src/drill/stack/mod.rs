@@ -6,16 +6,21 @@
 //! component finds those it needs.
 
 mod faults;
+mod kept;
 mod rows;
+mod set;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::check::{self, CheckSpec};
-use rows::{absorb, judge, left, objectives, ran};
+use kept::Kept;
+pub use rows::objectives;
+use rows::{absorb, judge, left, ran};
+use set::{Set, choose};
 
 use super::evidence::{Evidence, Machine, Measured, Phase, StackRow, Verdict};
 use super::exposure::WINDOW_DAYS;
@@ -23,15 +28,14 @@ use super::fault::{FaultSpec, Rescue};
 use super::redact::redact;
 use super::run::{OpenTarget, seconds};
 use super::sandbox::remote::Lent;
-use super::sandbox::{self, Ground, Sandbox, SandboxKind};
+use super::sandbox::{self, Ground, SandboxKind};
+use super::spec::From as Beginning;
 use super::{DrillError, Spec, Stage};
 use crate::base::cancel::Cancel;
 use crate::base::order::{Ended, Needs, side_by_side, sorted};
 use crate::base::progress::Progress;
-use crate::engine::coherent;
 use crate::engine::restore::service::waiting;
 use crate::format::entry::Timestamp;
-use crate::repo::snapshots::Filter;
 use crate::repo::{Repository, from_timestamp};
 use crate::runbook::redact::Redactor;
 
@@ -39,7 +43,7 @@ use crate::runbook::redact::Redactor;
 const WIDTH: usize = 4;
 
 /// A drill's specification, for a stack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackSpec {
     pub name: String,
     pub stack: String,
@@ -50,23 +54,29 @@ pub struct StackSpec {
     pub detect: Duration,
     pub decide: Duration,
     /// As [`Spec::secrets`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
     /// Injected into a restore of each component that has data, after the drill.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultSpec>,
+    /// What the recovery of all of it begins with.
+    #[serde(default, skip_serializing_if = "Beginning::is_here")]
+    pub from: Beginning,
     pub components: BTreeMap<String, ComponentSpec>,
 }
 
 /// One component of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentSpec {
     pub needs: BTreeSet<String>,
     /// The job whose data it is; `None`: it is made from what it needs, and only checked.
     pub job: Option<String>,
+    /// As [`Spec::machine`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     pub sandbox: Option<SandboxKind>,
     /// Address of a server that is lent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lent: Option<String>,
     /// From the loss to ready, of this component.
     pub rto: Option<Duration>,
@@ -80,6 +90,7 @@ impl StackSpec {
         Spec {
             name: format!("{}.{name}", self.name),
             snapshot,
+            machine: component.machine.clone(),
             sandbox: component.sandbox,
             lent: component.lent.clone(),
             secrets: self.secrets.clone(),
@@ -90,7 +101,7 @@ impl StackSpec {
             steps: Vec::new(),
             checks: component.checks.clone(),
             faults: self.faults.clone(),
-            from: super::spec::From::Here,
+            from: self.from.clone(),
         }
     }
 
@@ -102,6 +113,7 @@ impl StackSpec {
         let all = ComponentSpec {
             needs: BTreeSet::new(),
             job: None,
+            machine: None,
             sandbox: None,
             lent: None,
             rto: self.rto,
@@ -153,8 +165,6 @@ pub struct StackStage<'s> {
     pub from: BTreeMap<String, From<'s>>,
     /// Servers that are lent, by component.
     pub lent: BTreeMap<String, Arc<dyn Lent>>,
-    /// Which machine's snapshots, where several have a job of the name.
-    pub filter: Filter,
     pub at: Timestamp,
     pub now: Timestamp,
     pub open_target: &'s OpenTarget<'s>,
@@ -189,54 +199,13 @@ impl<'s> StackStage<'s> {
     }
 }
 
-/// What threads share: sandboxes that stay, and what those that need them are told.
-#[derive(Default)]
-struct Kept {
-    sandboxes: Mutex<Vec<Box<dyn Sandbox>>>,
-    variables: Mutex<BTreeMap<String, Vec<(String, String)>>>,
-}
-
-impl Kept {
-    fn keep(&self, name: &str, sandbox: Box<dyn Sandbox>) {
-        let suffix: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
-            .collect();
-        let mut found = Vec::new();
-        if let Some(path) = sandbox.path() {
-            found.push((format!("LIFEBOAT_DRILL_PATH_{suffix}"), path.to_string_lossy().into_owned()));
-        }
-        if let Some(address) = sandbox.address() {
-            found.push((format!("LIFEBOAT_DRILL_ADDRESS_{suffix}"), address));
-        }
-        self.variables.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), found);
-        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
-    }
-
-    /// Of everything that is ready by now, `but` this component.
-    fn variables(&self, but: &str) -> Vec<(String, String)> {
-        let all = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter(|(name, _)| *name != but).flat_map(|(_, found)| found.clone()).collect()
-    }
-
-    /// Removes all, the last first; what could not be removed.
-    fn clean(&self) -> Vec<String> {
-        let mut sandboxes =
-            std::mem::take(&mut *self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut failed = Vec::new();
-        while let Some(sandbox) = sandboxes.pop() {
-            failed.extend(sandbox.clean().err().map(|error| error.to_string()));
-        }
-        failed
-    }
-}
-
 /// Runs a drill of a stack. Whatever happens, the evidence says it.
 ///
 /// # Errors
-/// The specification makes no sense; then nothing was started.
+/// The specification makes no sense, or does not say whose snapshots it means; then nothing was started.
 pub async fn run(spec: &StackSpec, stage: &StackStage<'_>) -> Result<Evidence, DrillError> {
     spec.validate()?;
+    let set = choose(spec, stage).await?;
     // Components are timed from when the first could begin.
     let offset = stage.began.elapsed();
     let located = seconds(offset);
@@ -250,7 +219,14 @@ pub async fn run(spec: &StackSpec, stage: &StackStage<'_>) -> Result<Evidence, D
         .collect();
     let kept = Kept::default();
     let runtime = tokio::runtime::Handle::current();
-    let one = |name: &str| runtime.block_on(component(name, spec, stage, &kept));
+    let one = |name: &str| {
+        let mut evidence = runtime.block_on(component(name, spec, stage, &set, &kept));
+        if evidence.verdict == Verdict::CouldNotRun && stage.cancel.is_cancelled() {
+            let met = evidence.reason.take().unwrap_or_default();
+            evidence.interrupted(&met);
+        }
+        evidence
+    };
     let good = |evidence: &Evidence| matches!(evidence.verdict, Verdict::Met | Verdict::ObjectiveMissed);
     let ended = waiting(|| side_by_side(&needs, WIDTH, stage.cancel, one, good));
     // Sandboxes still stand, for checks of one component ask those beside it.
@@ -315,30 +291,28 @@ fn empty(spec: &StackSpec, stage: &StackStage<'_>, located: f64) -> Result<Evide
 }
 
 /// One component, on a thread of its own.
-async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, kept: &Kept) -> Evidence {
+async fn component(name: &str, spec: &StackSpec, stage: &StackStage<'_>, set: &Set, kept: &Kept) -> Evidence {
     let nothing =
         |reason: String| Evidence { verdict: Verdict::CouldNotRun, reason: Some(reason), ..blank(stage) };
     let Some(wanted) = spec.components.get(name) else {
         return nothing("an unknown component: this is a bug".into());
     };
     let lent = stage.lent.get(name).cloned();
-    let ground = Ground { variables: kept.variables(name), lent, ..stage.ground.clone() };
-    let (Some(from), Some(job)) = (stage.from.get(name), &wanted.job) else {
+    let ground = Ground { variables: kept.variables(name, &wanted.needs), lent, ..stage.ground.clone() };
+    let (Some(from), Some(found)) = (stage.from.get(name), set.get(name)) else {
         return checked_only(name, wanted, ground, stage, kept).await;
     };
     let began = Instant::now();
-    let list = match from.repo.snapshots().await {
-        Ok(list) => list,
-        Err(error) => return nothing(error.to_string()),
-    };
-    let snapshot = match coherent::newest(&list, job, stage.at, &stage.filter) {
-        Ok(snapshot) => snapshot.id.hex(),
-        Err(error) => return nothing(error.to_string()),
+    let snapshot = match found {
+        Ok(snapshot) => snapshot.clone(),
+        Err(why) => return nothing(why.clone()),
     };
     let keep = |sandbox| kept.keep(name, sandbox);
     let own = Stage { keep: Some(&keep), ..stage.of(from, ground, began) };
     // Its objectives count from the beginning of all, and are judged there; faults come after all.
-    let spec = Spec { rto: None, rpo: None, faults: Vec::new(), ..spec.of(name, wanted, snapshot) };
+    let here = Beginning::Here;
+    let spec =
+        Spec { rto: None, rpo: None, faults: Vec::new(), from: here, ..spec.of(name, wanted, snapshot) };
     match super::run(&spec, &own).await {
         Ok(evidence) => evidence,
         Err(error) => nothing(error.to_string()),
@@ -375,7 +349,7 @@ async fn checked_only(
     evidence.measured.recovery_seconds = Some(took);
     evidence.judge();
     if stage.cancel.is_cancelled() {
-        (evidence.verdict, evidence.reason) = (Verdict::Interrupted, Some("interrupted".into()));
+        evidence.interrupted("");
         evidence.measured.recovery_seconds = None;
     }
     redact(&mut evidence, &redactor);

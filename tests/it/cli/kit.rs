@@ -118,7 +118,7 @@ fn a_kit_says_what_it_is_and_when_it_is_out_of_date() {
     let page = std::fs::read_to_string(machine.path("page.html")).unwrap();
     assert!(page.contains(reasons) && said.stderr.contains(reasons), "{}", said.stderr);
     // What evidence is checked with, once there is some.
-    let said = machine.run(&["drill", "run", "once", "--snapshot", "latest", "--json-file", "e.json"]);
+    let said = machine.run(&["drill", "run", "once", "--snapshot", "latest", "--json", "e.json"]);
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     assert_eq!(machine.run(&["kit", "export", "drilled.txt", "--html", "drilled.html"]).code, 0);
     let drilled = machine.run(&["kit", "show", "drilled.txt"]).stdout;

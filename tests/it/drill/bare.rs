@@ -60,6 +60,7 @@ fn judged(tell: impl Fn(Told) -> Told + Send + Sync) -> (Outcome, String) {
             name: "bare".into(),
             snapshot: "latest".into(),
             sandbox: None,
+            machine: None,
             lent: None,
             secrets: Vec::new(),
             rto: None,

@@ -131,7 +131,7 @@ fn an_outcome_that_was_not_declared_is_a_failed_check_in_every_report() {
         read("e.xml").contains("fault missing-pack: recovers") && read("e.xml").contains("failures=\"1\"")
     );
     // Kept and signed as everything else, also by a record from before there were faults.
-    let said = machine.run(&["drill", "show", "f#1", "--json-file", "e.json"]);
+    let said = machine.run(&["drill", "show", "f#1", "--json", "e.json"]);
     assert!(said.stdout.contains("✗ fault missing-pack"), "{}", said.stdout);
     let key = serde_json::from_str::<serde_json::Value>(&read("e.json")).unwrap()["key"]
         .as_str()

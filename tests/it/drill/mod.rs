@@ -2,6 +2,11 @@
 
 mod bare;
 mod docker;
+mod environment;
+mod full_disk;
+mod interrupts;
+mod json_to;
+mod machines;
 mod remote;
 mod replay;
 mod sabotage_files;
@@ -11,6 +16,7 @@ mod sabotage_redis;
 mod secrets;
 mod soak;
 mod stack;
+mod stack_gone;
 mod sweeping;
 mod under_way;
 
@@ -73,7 +79,7 @@ fn a_healthy_folder_passes_and_the_evidence_is_kept_signed_and_shown() {
     let machine = with_files();
     let run = ["drill", "run", "weekly", "--rto", "1h", "--rpo", "1h", "--detect", "5m"];
     let command = "grep -q 'listen 80' \"$LIFEBOAT_DRILL_PATH\"/**/a.conf || grep -rq 'listen 80' \"$LIFEBOAT_DRILL_PATH\"";
-    let files = ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+    let files = ["--json", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
     let said = machine.run(&[&run[..], &["--check-command", command], &files[..]].concat());
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     for expected in
@@ -224,7 +230,7 @@ fn what_cannot_be_rehearsed_is_refused_before_anything_starts_and_is_no_run() {
             "leave --sandbox out for one that suits it: directory",
         ),
     ] {
-        let said = machine.run(&[&["drill", "run", "x", "--json-file", "e.json"], arguments].concat());
+        let said = machine.run(&[&["drill", "run", "x", "--json", "e.json"], arguments].concat());
         assert_eq!(said.code, 2, "{arguments:?}: {}{}", said.stdout, said.stderr);
         assert!(said.stderr.contains(error), "{error:?}: {}", said.stderr);
         assert!(

@@ -58,7 +58,9 @@ fn what_cannot_be_asked_is_refused_before_anything_is_made() {
         (&["--step", " "], 2, "a step is empty"),
         (&["--rto", "0s"], 2, "cannot be met"),
         (&["--rpo", "0s"], 2, "cannot be met"),
-        (&["--json", "evidence.json"], 2, "--json-file"),
+        (&["weekly", "--json", "evidence"], 2, "--json ./evidence writes it"),
+        (&["a.b"], 2, "a drill's name has no . and no /"),
+        (&["--snapshot", "*@latest"], 2, "means a snapshot of every job, and a drill restores one"),
         (&["--snapshot", "nosuch@latest"], 2, "nosuch"),
         (&["--sandbox", "redis"], 2, "a snapshot of files is not restored into a sandbox of kind redis"),
     ] {
@@ -99,7 +101,7 @@ fn an_address_must_answer_as_wanted() {
     let port = serve(204, "");
     let url = format!("http://127.0.0.1:{port}/health");
     let told = ["GET answered 204; not of the sandbox: proves nothing"];
-    let said = ends(&machine, &["--json-file", "e.json", "--check-http", &format!("{url} 204")], 0, &told);
+    let said = ends(&machine, &["--json", "e.json", "--check-http", &format!("{url} 204")], 0, &told);
     assert!(said.stdout.contains("✓ files"), "what proves it are the files: {}", said.stdout);
     let record = std::fs::read_to_string(machine.path("e.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
@@ -202,7 +204,7 @@ fn a_run_that_cannot_follow_the_last_one_is_no_evidence() {
         std::fs::remove_file(pack).unwrap();
     }
     let told = ["Drill weekly #2", "COULD NOT RUN", "run #1 of the drill cannot be read back", "is not kept"];
-    ends(&machine, &["weekly", "--json-file", "e.json"], 1, &told);
+    ends(&machine, &["weekly", "--json", "e.json"], 1, &told);
     let written: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(machine.path("e.json")).unwrap()).unwrap();
     assert_eq!(written["evidence"]["number"], 2);

@@ -4,8 +4,7 @@ use crate::cli::{Machine, Said};
 use crate::services::dockerd::{Containers, IMAGE, engine};
 use crate::sources::docker::{machine as with_docker, unique};
 
-const REPORTS: [&str; 8] =
-    ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+const REPORTS: [&str; 8] = ["--json", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
 
 /// Everything that a run left for others to read.
 fn left(machine: &Machine, said: &Said) -> String {

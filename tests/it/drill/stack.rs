@@ -185,7 +185,7 @@ fn a_stack_is_rehearsed_component_by_component_and_its_recovery_time_is_that_of_
                  --no-auth-warning get greeting | grep -qx hello && grep -rq listen \\\"$LIFEBOAT_DRILL_PATH_FILES\\\"";
     let shop = Shop::new("", &format!("{DRILL}component.app.checks = [{{ command = \"{check}\" }}]\n"));
     assert_eq!(shop.run(&["config", "check"]).code, 0);
-    let files = ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+    let files = ["--json", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
     let said = shop.run(&[&["drill", "run", "whole"], &files[..]].concat());
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     for expected in [
@@ -294,10 +294,9 @@ fn faults_hit_each_component_of_a_stack_and_what_is_lost_comes_from_the_replica(
     let faults = "faults = [{ kind = \"missing-pack\" }, { kind = \"bit-flips\", expect = \"fails_closed\" }, \
                   { kind = \"primary-gone\" }, { kind = \"missing-index\" }, { kind = \"no-local-state\" }]\n";
     let light = "[drill.light]\nstack = \"shop\"\ncomponent.db.checks = [{ sql = \"select count(*) = 2 from orders\" }]\n";
-    let kit = "[drill.kit]\nstack = \"shop\"\nfrom = \"kit\"\nkit = \"kit.html\"\n";
-    let shop = Shop::new("", &format!("{DRILL}{beside}{faults}{light}{kit}"));
+    let shop = Shop::new("", &format!("{DRILL}{beside}{faults}{light}"));
     with_replica(&shop);
-    let files = ["--json-file", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
+    let files = ["--json", "e.json", "--junit", "e.xml", "--markdown", "e.md", "--html", "e.html"];
     let said = shop.run(&[&["drill", "run", "whole"], &files[..]].concat());
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     let read = |name: &str| std::fs::read_to_string(shop.machine.path(name)).unwrap();
@@ -337,11 +336,6 @@ fn faults_hit_each_component_of_a_stack_and_what_is_lost_comes_from_the_replica(
     assert_eq!(said.code, 21, "{}{}", said.stdout, said.stderr);
     let faults = super::evidence(&said)["faults"].as_array().unwrap().clone();
     assert!(faults.iter().all(|fault| fault["outcome"] == "not_run"), "{faults:?}");
-    for arguments in [&["kit"][..], &["whole", "--from-kit", "kit.html"]] {
-        let said = shop.run(&[&["drill", "run"], arguments].concat());
-        assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
-        assert!(said.stderr.contains("begins with its repositories"), "{}", said.stderr);
-    }
 }
 
 #[test]

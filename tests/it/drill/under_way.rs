@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ends, evidence, with_files};
+use super::{ends, with_files};
 use crate::cli::Machine;
 
 /// Begins a drill and waits until it has come to its check.
@@ -67,13 +67,13 @@ fn a_drill_that_was_killed_is_listed_as_failed_and_chained_like_the_others() {
     assert!(said.stdout.contains("weekly: 2 of 5 runs passed"), "{}", said.stdout);
     let mut before = serde_json::Value::Null;
     for number in 1..=5 {
-        let said =
-            machine.run(&["--json", "drill", "show", &format!("weekly#{number}"), "--json-file", "e.json"]);
-        let found = evidence(&said);
-        assert_eq!(found["number"], number);
-        assert_eq!(found["previous"], before, "{found}");
+        let said = machine.run(&["drill", "show", &format!("weekly#{number}"), "--json", "e.json"]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
         let text = std::fs::read_to_string(machine.path("e.json")).unwrap();
         let signed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let found = &signed["evidence"];
+        assert_eq!(found["number"], number);
+        assert_eq!(found["previous"], before, "{found}");
         let key = signed["key"].as_str().unwrap();
         assert_eq!(machine.run(&["drill", "attest", "e.json", "--pubkey", key]).code, 0);
         let signed: lifeboat::drill::evidence::SignedEvidence = serde_json::from_value(signed).unwrap();

@@ -1,5 +1,6 @@
 //! Runbooks by the real binary: the shipped ones rehearsed for real, the rules, and runs that go wrong.
 
+mod faults;
 mod rules;
 mod running;
 mod shipped;
