@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Written from the published protocol ([contract], and what its public client and server make of it), **never run
-//! against a real server**: [`LABEL`] says so wherever somebody could rely on it.
+//! against a real server**: every capture and restore says so.
 //!
 //! Invariants: what is counted is bounded by the instant before the first shard, so that points that arrive meanwhile
 //! make a restore larger, never smaller; a bucket is shown under its name only when it is proven; a token is in no URL,
