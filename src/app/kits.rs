@@ -79,7 +79,7 @@ pub fn note(settings: &Settings, repo: &RepoId, change: impl FnOnce(&mut Record)
     change(&mut record);
     let write = failed("write", &path);
     let bytes = serde_json::to_vec(&record).map_err(|error| write(error.into()))?;
-    whole_file::write(&path, &bytes).map_err(&write)
+    whole_file::write(&path, whole_file::PRIVATE, &bytes).map_err(&write)
 }
 
 /// The event of handling a kit now.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 /// Whether a character changes what stands around it rather than standing there: controls, and marks of direction.
 pub fn steers(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A name as one harmless line: what is not UTF-8, or could steer a terminal, is escaped.
@@ -73,6 +73,7 @@ mod tests {
 
     #[test]
     fn names_stay_on_one_line_and_cannot_steer() {
+        assert_eq!(shown("a\u{61c}b".as_bytes()), "a\\u{61c}b");
         assert_eq!(shown(b"a\nb\x1b[2J\xff\\"), "a\\nb\\u{1b}[2J\\xff\\\\");
         assert_eq!(shown("für".as_bytes()), "für");
         assert_eq!(plain("a\n\tb\x1b[2J\u{202e}"), "a\n\tb\\u{1b}[2J\\u{202e}");

@@ -38,8 +38,19 @@ pub fn replace(fresh: &Path, place: &Path, stamp: &str) -> io::Result<Option<Pat
             Err(errno) => return Err(errno.into()),
         },
     }
-    File::open(parent(place))?.sync_all()?;
+    sync_folder(&File::open(parent(place))?)?;
     Ok(kept)
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// What the system says, unless that it does no such thing: some network and FUSE file systems promise nothing more.
+pub fn sync_folder(folder: &File) -> io::Result<()> {
+    match rustix::fs::fsync(folder) {
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 /// Whether a folder holds nothing; a missing one does.

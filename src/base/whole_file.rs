@@ -1,6 +1,7 @@
 //! A file that appears under its name whole or not at all: written beside it, made durable, then renamed.
 //!
-//! Invariant: on an error, and after a crash, there is what was there before, and nothing half is left under the name.
+//! Invariant: on an error, and after a crash, there is what was there before or the whole new file; never a half. The new
+//! one is there on an error only where the disk fails as the folder is made durable, which comes last.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::replace::parent;
+use super::replace::{parent, sync_folder};
 
 /// What a new file may be for others, before their umask.
 pub const ORDINARY: u32 = 0o666;
@@ -29,18 +30,18 @@ pub enum WholeFile {
 }
 
 impl WholeFile {
-    /// Begins. What is there stays until [`Self::keep`].
+    /// Begins. What is there stays until [`Self::keep`], and a new one has its mode; `mode` is for one that is not there.
     ///
     /// # Errors
     /// The folder takes no file.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path, mode: u32) -> io::Result<Self> {
         // Through a link its target is written, as a shell would.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let existing = path.metadata().ok();
         if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
             return Ok(Self::Device(File::options().write(true).open(path)?));
         }
-        let mode = existing.map_or(ORDINARY, |existing| existing.permissions().mode() & 0o777);
+        let mode = existing.map_or(mode, |existing| existing.permissions().mode() & 0o777);
         Ok(Self::Beside(beside(&path, mode)?, path))
     }
 
@@ -61,18 +62,19 @@ impl WholeFile {
     /// It could not be made durable or take its place.
     pub fn keep(self) -> io::Result<()> {
         let Self::Beside(file, path) = self else { return Ok(()) };
+        let folder = File::open(parent(&path))?;
         file.as_file().sync_all()?;
         file.persist(&path)?;
-        sync_folder(&path)
+        sync_folder(&folder)
     }
 }
 
-/// Writes a file, in the place of one that may be there.
+/// Writes a file, in the place of one that may be there and keeps its mode; `mode` is for a new one.
 ///
 /// # Errors
-/// What the system says; what was there is unchanged.
-pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let whole = WholeFile::create(path)?;
+/// What the system says; see the module for what is there then.
+pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let whole = WholeFile::create(path, mode)?;
     whole.file()?.write_all(bytes)?;
     whole.keep()
 }
@@ -85,15 +87,12 @@ pub fn make_new(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists"));
     }
+    let folder = File::open(parent(path))?;
     let mut file = beside(path, mode)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path)?;
-    sync_folder(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
+    sync_folder(&folder)
 }
 
 #[cfg(test)]
@@ -109,11 +108,13 @@ mod tests {
         assert_eq!(mode("a"), 0o600);
         assert_eq!(make_new(&path("a"), PRIVATE, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         std::os::unix::fs::symlink("a", path("link")).unwrap();
-        write(&path("link"), b"three").unwrap();
+        write(&path("link"), ORDINARY, b"three").unwrap();
         assert_eq!(std::fs::read(path("a")).unwrap(), b"three");
         assert_eq!(mode("a"), 0o600);
-        write(Path::new("/dev/null"), b"gone").unwrap();
-        assert!(write(&path("nowhere/b"), b"x").is_err());
+        write(Path::new("/dev/null"), ORDINARY, b"gone").unwrap();
+        assert!(write(&path("nowhere/b"), ORDINARY, b"x").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside");
+        write(&path("private"), PRIVATE, b"four").unwrap();
+        assert_eq!(mode("private"), 0o600);
     }
 }

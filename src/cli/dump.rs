@@ -10,7 +10,7 @@ use super::filter::FilterArgs;
 use super::paths::{open_to_read, select};
 use super::text::plural;
 use super::{CliError, Context, Exit, every};
-use crate::base::whole_file::WholeFile;
+use crate::base::whole_file::{self, WholeFile};
 use crate::engine::EngineError;
 use crate::engine::dump::{DumpOptions, dump_all};
 use crate::repo::snapshots::Filter;
@@ -47,7 +47,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     // Not the standard stdout: what leaves here is large already, a buffer would only copy it.
     let (mut to, output) = match &args.output {
         Some(path) => {
-            let output = WholeFile::create(path).map_err(|error| cannot("create", path, &error))?;
+            let output = WholeFile::create(path, whole_file::ORDINARY)
+                .map_err(|error| cannot("create", path, &error))?;
             (output.file().map_err(|error| cannot("create", path, &error))?, Some((output, path)))
         }
         None => {

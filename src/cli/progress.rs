@@ -185,11 +185,7 @@ fn clock_face(time: Duration) -> String {
 
 /// The end of a name, which tells more than its beginning; what a terminal could obey or reorder is replaced.
 fn shown_item(item: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let clean = |c: char| if steers(c) { '?' } else { c };
+    let clean = |c: char| if crate::base::names::steers(c) { '?' } else { c };
     let count = item.chars().count();
     if count <= ITEM_CHARS {
         return item.chars().map(clean).collect();

@@ -2,7 +2,8 @@
 //!
 //! All of it may be deleted at any time: backups are then slower once, and rollback is noticed only from then on.
 //! Without a folder, or in one that takes no more, everything is kept in memory for the run: the cache is never why a
-//! restore or a backup fails.
+//! restore or a backup fails. A prune does need what it remembers to outlive it: only a folder that nobody wanted is
+//! done without there, since its grace would else begin anew with every run and nothing would ever go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub struct Seen {
 #[derive(Clone, Debug)]
 pub struct Local {
     folder: Option<PathBuf>,
+    /// The folder that was wanted and cannot be made, and why.
+    denied: Option<Arc<(PathBuf, std::io::Error)>>,
     /// What is remembered where there is no folder, or where it takes no more. Clones share it.
     memory: Arc<Mutex<Option<Seen>>>,
     pruning: Arc<AtomicBool>,
@@ -64,21 +67,33 @@ impl Drop for PruneLock {
 
 impl Local {
     /// `<cache folder>/<name>`, made if need be. The name is the repository's id, with more to it for a replica. A
-    /// folder that cannot be made is done without.
+    /// folder that cannot be made is done without, but not by a prune.
     pub fn open(cache: Option<&Path>, name: &str) -> Self {
-        let folder = cache.and_then(|cache| match make(cache, name) {
-            Ok(folder) => Some(folder),
-            Err((folder, cause)) => {
+        let (folder, denied) = match cache.map(|cache| make(cache, name)) {
+            None => (None, None),
+            Some(Ok(folder)) => (Some(folder), None),
+            Some(Err((folder, cause))) => {
                 cache_lost("make", &folder, &cause);
-                None
+                (None, Some(Arc::new((folder, cause))))
             }
-        });
-        Self { folder, memory: Arc::default(), pruning: Arc::default() }
+        };
+        Self { folder, denied, memory: Arc::default(), pruning: Arc::default() }
+    }
+
+    /// Errs where a folder was wanted and is not there.
+    fn require_wanted(&self) -> Result<(), RepoError> {
+        let Some(denied) = &self.denied else { return Ok(()) };
+        let (folder, cause) = denied.as_ref();
+        Err(cache_error("make", folder)(std::io::Error::new(cause.kind(), cause.to_string())))
     }
 
     /// Takes the machine's one place for a prune; `None` while another has it, even if that one is stopped: only
     /// its end gives the place up.
+    ///
+    /// # Errors
+    /// A folder was wanted and is not there, or takes no file.
     pub fn lock_prune(&self) -> Result<Option<PruneLock>, RepoError> {
+        self.require_wanted()?;
         if self.pruning.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
@@ -120,8 +135,9 @@ impl Local {
     /// Remembers. Two processes at once: the last wins, which at worst forgets one observation.
     ///
     /// # Errors
-    /// There is a folder and it takes no file: for whoever is about to delete something.
+    /// There is a folder and it takes no file, or one was wanted: for whoever is about to delete something.
     pub fn remember(&self, seen: &Seen) -> Result<(), RepoError> {
+        self.require_wanted()?;
         let Some(path) = self.path("seen.json") else {
             *self.memory() = Some(seen.clone());
             return Ok(());

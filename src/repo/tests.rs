@@ -85,7 +85,7 @@ fn file(content: Content) -> Entry {
 async fn snapshot(repo: &Repository, files: &[(String, Vec<u8>)]) -> SnapshotId {
     let (mut run, _) = Run::begin(repo).await.unwrap();
     let home = repo.access.home();
-    let mut reach = Reach::new(None).unwrap();
+    let mut reach = Reach::new(None);
     let mut sink = Sink::new(&run, Compression::Zstd(3)).unwrap();
     let mut tree = TreeWriter::new(home).unwrap();
     let mut pages: Vec<(ChunkId, Vec<u8>)> = Vec::new();

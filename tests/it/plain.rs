@@ -86,7 +86,7 @@ fn file(content: Content) -> Entry {
 pub async fn backup(repo: &Repository, job: &str, files: &Files) -> (SnapshotId, Stored) {
     let (mut run, _) = Run::begin(repo).await.unwrap();
     let home = repo.access.home();
-    let mut reach = Reach::new(None).unwrap();
+    let mut reach = Reach::new(None);
     let mut sink = Sink::new(&run, Compression::Zstd(3)).unwrap();
     let mut tree = TreeWriter::new(home).unwrap();
     let mut pages: Vec<(ChunkId, Vec<u8>)> = Vec::new();

@@ -97,7 +97,7 @@ async fn backup_under(
 ) -> Result<(SnapshotId, Reached), RepoError> {
     let repo = run.repo;
     let shm = Path::new("/dev/shm");
-    let mut reach = Reach::new(shm.exists().then_some(shm))?;
+    let mut reach = Reach::new(shm.exists().then_some(shm));
     let (chunks, root) = chunks_of(&repo.access, files)?;
     let mut sink = Sink::new(run, Compression::None)?;
     for (kind, id, bytes) in &chunks {

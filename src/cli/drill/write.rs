@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::super::{CliError, Exit};
+use crate::base::whole_file;
 use crate::drill::evidence::SignedEvidence;
 
 /// Evidence as a file holds it.
@@ -13,7 +14,7 @@ pub fn pretty(signed: &SignedEvidence) -> Result<String, CliError> {
 
 /// Writes a report.
 pub fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    let written = crate::base::whole_file::write(path, text.as_bytes());
+    let written = whole_file::write(path, whole_file::ORDINARY, text.as_bytes());
     written.map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
 }
 

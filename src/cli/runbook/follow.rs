@@ -12,6 +12,7 @@ use super::{problems, rehearse, told, values};
 use crate::app::runbooks::{self, Surroundings};
 use crate::base::clock::SystemClock;
 use crate::base::own_file::Trust;
+use crate::base::whole_file;
 use crate::drill::report::short_time;
 use crate::runbook::audit::{Audit, Event, FORMAT, Past, newest};
 use crate::runbook::check::Severity;
@@ -236,7 +237,7 @@ pub fn by(context: &Context) -> String {
 }
 
 pub fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    let written = crate::base::whole_file::write(path, text.as_bytes());
+    let written = whole_file::write(path, whole_file::ORDINARY, text.as_bytes());
     written.map_err(|error| CliError::new(Exit::Failed, format!("write {}: {error}", path.display())))
 }
 

@@ -135,7 +135,7 @@ async fn files_in(
         let (caches, writer) = session.caches(job.as_ref(), options.force && pass == 1)?;
         let walk = walk(&request.paths, &request.cwd, request.walk.clone(), cancel)
             .map_err(|error| EngineError::Source(causes(&error)))?;
-        let reach = Reach::new(repo.local.folder())?;
+        let reach = Reach::new(repo.local.folder());
         let assembled =
             session.pipeline(Input::Files { roots: roots.clone(), walk, caches, writer }, reach).await?;
         let statistics = session.statistics(assembled.statistics);

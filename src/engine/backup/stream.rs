@@ -75,7 +75,7 @@ async fn capture_in(
         }
     }
     let source = Shared::new(source, tops);
-    let reach = Reach::new(repo.local.folder())?;
+    let reach = Reach::new(repo.local.folder());
     let places =
         Places::of_folders(folders.iter().map(|folder| (folder.key.as_slice(), folder.path.as_path())))
             .map_err(|errno| EngineError::Local {

@@ -105,9 +105,9 @@ impl Copier<'_, '_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut fresh = Reach::new(ends.target.local.folder())?;
+        let mut fresh = Reach::new(ends.target.local.folder());
         if let std::collections::btree_map::Entry::Vacant(entry) = reached.entry(domain) {
-            entry.insert(Reach::new(ends.target.local.folder())?);
+            entry.insert(Reach::new(ends.target.local.folder()));
         }
         let mut note = |kind, id: &ShortId| {
             fresh.add(kind, id)?;

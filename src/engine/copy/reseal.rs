@@ -69,7 +69,7 @@ async fn one(
     let mut base = Base::find(ends, here, &there, snapshot).await;
     let mut pending = None;
     for _ in 0..ROUNDS {
-        let mut reach = Reach::new(ends.target.local.folder())?;
+        let mut reach = Reach::new(ends.target.local.folder());
         let (root, stored) = match store(ends, run, snapshot, contents.root, base.take(), &mut reach).await? {
             Ok(made) => made,
             Err(failed) => return Ok(Err(failed)),

@@ -29,6 +29,8 @@ use crate::format::id::{KeyId, ObjectHash, RunId, ShortId};
 use crate::format::pack::{Codec, IndexPack, Origin};
 
 const SCHEMA_VERSION: i64 = 2;
+/// What of the index goes on in memory when the disk takes no more.
+const MEMORY_BYTES: u64 = 256 << 20;
 
 /// Whether the disk is the reason, rather than what stands in the file.
 fn is_of_disk(cause: &rusqlite::Error) -> bool {
@@ -106,7 +108,7 @@ pub struct IndexMap {
 impl IndexMap {
     /// Opens or makes the index in `folder`; `None` keeps it in memory. A file that SQLite cannot read or that an
     /// other version wrote is dropped and begun anew: everything in it can be had from the repository. Where the disk
-    /// takes no file, it is kept in memory, too.
+    /// takes no file, it is kept in memory, too, up to a limit; what nobody wanted in a file has no limit.
     pub fn open(folder: Option<&Path>) -> Result<Self, PackError> {
         let in_memory = |cause| PackError::Cache { path: "in memory".to_owned(), cause };
         let Some(path) = folder.map(|folder| folder.join("index.sqlite")) else {
@@ -126,7 +128,9 @@ impl IndexMap {
         match opened {
             Err(cause) if is_of_disk(&cause) => {
                 cache_lost("open", &path, &cause);
-                Self::try_open(None).map_err(in_memory)
+                let map = Self::try_open(None).map_err(in_memory)?;
+                rows::limit(&map.lock().db, MEMORY_BYTES).map_err(in_memory)?;
+                Ok(map)
             }
             opened => opened.map_err(|cause| PackError::Cache { path: path.display().to_string(), cause }),
         }
@@ -192,13 +196,19 @@ impl IndexMap {
     }
 
     /// Changes the rows. When the disk takes no more, what the file holds goes on in memory, and so does the change:
-    /// each is one transaction, done or not done.
+    /// each is one transaction, done or not done. An index too large for that is an error.
     fn change(&self, mut change: impl FnMut(&mut Inner) -> rusqlite::Result<()>) -> Result<(), PackError> {
         let mut inner = self.lock();
         let done = match (change(&mut inner), &self.path) {
             (Err(cause), Some(path)) if is_of_disk(&cause) && !inner.is_moved => {
-                cache_lost("write", path, &cause);
-                inner.move_to_memory().and_then(|()| change(&mut inner))
+                match inner.move_to_memory(MEMORY_BYTES) {
+                    Ok(true) => {
+                        cache_lost("write", path, &cause);
+                        change(&mut inner)
+                    }
+                    Ok(false) => Err(cause),
+                    Err(cause) => Err(cause),
+                }
             }
             (done, _) => done,
         };

@@ -39,6 +39,17 @@ pub(super) struct Inner {
     pub(super) hot: HashMap<ShortId, i64>,
 }
 
+fn page_bytes(db: &Connection) -> rusqlite::Result<u64> {
+    let size: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    Ok(size.max(1) as u64)
+}
+
+/// From here on a database that would become larger is "full".
+pub(super) fn limit(db: &Connection, limit_bytes: u64) -> rusqlite::Result<()> {
+    let pages = (limit_bytes / page_bytes(db)?) as i64;
+    db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+}
+
 pub(super) fn key(id: &ShortId) -> u64 {
     let (head, _) = id.0.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
     u64::from_be_bytes(*head)
@@ -128,9 +139,16 @@ impl Inner {
 
     /// Goes on with the file's rows in memory; the file stays as it was. The generation is a new one: from here on
     /// the two part, and nothing that was found complete under one may count for the other.
-    pub(super) fn move_to_memory(&mut self) -> rusqlite::Result<()> {
+    ///
+    /// `false`: the file is larger than the limit, and nothing is done.
+    pub(super) fn move_to_memory(&mut self, limit_bytes: u64) -> rusqlite::Result<bool> {
+        let pages: i64 = self.db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        if pages as u64 > limit_bytes / page_bytes(&self.db)? {
+            return Ok(false);
+        }
         let mut memory = Connection::open_in_memory()?;
         Backup::new(&self.db, &mut memory)?.run_to_completion(PAGES_A_STEP, Duration::ZERO, None)?;
+        limit(&memory, limit_bytes)?;
         memory.execute("UPDATE meta SET value = random() WHERE name IN ('generation', 'stamp')", [])?;
         self.db = memory;
         self.is_moved = true;
@@ -140,7 +158,8 @@ impl Inner {
         self.drop_hot();
         self.data_version = self.db.pragma_query_value(None, "data_version", |row| row.get(0))?;
         self.load_packs()?;
-        self.rebuild_filter()
+        self.rebuild_filter()?;
+        Ok(true)
     }
 
     pub(super) fn serves(&self, block: &BlockInfo, domain: u32, kind: ObjectKind) -> bool {
@@ -375,4 +394,28 @@ fn decode_chunks(bytes: &[u8]) -> Vec<(ShortId, u32)> {
         (ShortId(id), u32::from_le_bytes(length))
     };
     bytes.as_chunks::<20>().0.iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::IndexMap;
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_limit_is_taken_into_memory_and_no_more_added_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = IndexMap::open(Some(folder.path())).unwrap();
+        let objects = |count: u16| -> HashSet<ObjectHash> {
+            (0..count).map(|number| ObjectHash(*blake3::hash(&number.to_le_bytes()).as_bytes())).collect()
+        };
+        map.set_absorbed(&objects(500)).unwrap();
+        let mut inner = map.inner.lock().unwrap();
+        assert!(!inner.move_to_memory(16 << 10).unwrap() && !inner.is_moved, "the file is larger");
+        assert!(inner.move_to_memory(256 << 10).unwrap() && inner.is_moved);
+        drop(inner);
+        map.set_absorbed(&objects(600)).unwrap();
+        let cause = map.set_absorbed(&objects(20_000)).unwrap_err().to_string();
+        assert!(cause.contains("full"), "{cause}");
+        assert_eq!(map.absorbed().unwrap(), objects(600), "what was there stays");
+    }
 }

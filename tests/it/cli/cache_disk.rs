@@ -124,6 +124,10 @@ fn a_cache_folder_that_takes_nothing_stops_nothing() {
     machine.file("cache", "no folder");
     let said = machine.run(&["snapshots"]);
     assert_eq!((said.code, said.stderr.matches("--no-cache").count()), (0, 1), "{}", said.stderr);
+    // A prune would begin its grace anew each time and never delete: it says so.
+    let said = machine.run(&["prune", "--yes"]);
+    assert!(said.code == 1 && said.stderr.contains("hint: nothing in the local cache"), "{}", said.stderr);
+    assert_eq!(machine.run(&["--no-cache", "prune", "--yes"]).code, 0);
 }
 
 #[test]
