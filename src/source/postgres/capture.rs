@@ -214,7 +214,9 @@ impl PostgresCapture {
         }
         let settings = settings(self.address.lock_timeout, self.facts.server_major);
         let started = self.reach.session(name);
-        match started.and_then(|session| Reading::start(session, &settings, snapshot, views)) {
+        match started
+            .and_then(|session| Reading::start(session, &settings, snapshot, views, &self.world.cancel))
+        {
             Ok(reading) => Ok(Some(reading)),
             Err(cancelled @ SourceError::Cancelled(_)) => Err(cancelled),
             Err(error) => {

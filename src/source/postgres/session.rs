@@ -57,6 +57,9 @@ pub trait Session: Send {
         Ok(rows.into_iter().next_back().and_then(|row| row.into_iter().next()).flatten())
     }
 
+    /// From now on this flag ends what is under way, and not the one it was connected with.
+    fn heed(&mut self, cancel: Cancel);
+
     /// A value that is JSON.
     ///
     /// # Errors
@@ -259,6 +262,10 @@ async fn until_cancelled<T>(work: impl Future<Output = T>, cancel: &Cancel) -> R
 }
 
 impl Session for Wire {
+    fn heed(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
+    }
+
     fn query(&mut self, what: &str, sql: &str) -> Result<Vec<Row>, SourceError> {
         let waited = self.line.wait(self.client.simple_query(sql), &Cell::default(), &self.cancel);
         let messages = match waited {

@@ -23,7 +23,8 @@ pub struct Contents {
     pub sessions: u64,
 }
 
-/// Objects from number 16384 on are made by people; those of sessions (`pg_temp_…`, `pg_toast_…`) are nobody's.
+/// Objects from number 16384 on are made by people; those of sessions (`pg_temp_…`, `pg_toast_…`) are nobody's. In
+/// single-user mode people make some with lower numbers, too: such are known by a schema that is not the server's own.
 const SQL: &str = "
     WITH spaces AS (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_t%' ESCAPE '\\'),
     made AS (
@@ -39,8 +40,17 @@ const SQL: &str = "
         UNION ALL SELECT oid FROM pg_foreign_data_wrapper UNION ALL SELECT oid FROM pg_foreign_server
         UNION ALL SELECT oid FROM pg_event_trigger UNION ALL SELECT oid FROM pg_publication
         UNION ALL SELECT oid FROM pg_default_acl UNION ALL SELECT oid FROM pg_ts_config
-        UNION ALL SELECT oid FROM pg_ts_dict)
-    SELECT (SELECT count(*) FROM made WHERE oid >= 16384) + (SELECT count(*) FROM pg_largeobject_metadata),
+        UNION ALL SELECT oid FROM pg_ts_dict UNION ALL SELECT oid FROM pg_ts_parser
+        UNION ALL SELECT oid FROM pg_ts_template UNION ALL SELECT oid FROM pg_am UNION ALL SELECT oid FROM pg_transform),
+    low AS (
+        SELECT relnamespace AS space FROM pg_class WHERE oid < 16384
+        UNION ALL SELECT pronamespace FROM pg_proc WHERE oid < 16384
+        UNION ALL SELECT typnamespace FROM pg_type WHERE oid < 16384)
+    SELECT (SELECT count(*) FROM made WHERE oid >= 16384) + (SELECT count(*) FROM pg_largeobject_metadata)
+        + (SELECT count(*) FROM low JOIN pg_namespace n ON n.oid = low.space
+           WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_t%' ESCAPE '\\')
+        + (SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+           WHERE datname = current_database()),
         (SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
            WHERE datname = current_database())
         + (SELECT count(*) FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL)

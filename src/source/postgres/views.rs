@@ -9,18 +9,21 @@ use std::thread::JoinHandle;
 use super::facts::{DatabaseFacts, TableFacts};
 use super::rows::Rows;
 use super::session::{Session, literal};
+use crate::base::cancel::Cancel;
 use crate::source::capture::SourceError;
 
 /// A view's rows, or why they could not be read.
 pub type Read = (String, Result<TableFacts, String>);
 
-/// Views being read in a dump's snapshot, beside the dump.
+/// Views being read in a dump's snapshot, beside the dump. Dropped, it ends with its transaction.
 pub struct Reading {
-    thread: JoinHandle<Result<Vec<Read>, SourceError>>,
+    /// `None` once somebody waited for it.
+    thread: Option<JoinHandle<Result<Vec<Read>, SourceError>>>,
+    cancel: Cancel,
 }
 
 impl Reading {
-    /// Joins the exported snapshot and begins. `settings`: what every session of the capture sets.
+    /// Joins the exported snapshot and begins. `settings`: what every session of the capture sets; `cancel`: the run's.
     ///
     /// # Errors
     /// The server's.
@@ -29,7 +32,10 @@ impl Reading {
         settings: &str,
         snapshot: &str,
         names: Vec<String>,
+        cancel: &Cancel,
     ) -> Result<Self, SourceError> {
+        let cancel = cancel.part();
+        session.heed(cancel.clone());
         session.query("set up the session", settings)?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
@@ -55,16 +61,28 @@ impl Reading {
             }
             Ok(found)
         };
-        Ok(Self { thread: std::thread::spawn(read) })
+        Ok(Self { thread: Some(std::thread::spawn(read)), cancel })
     }
 
     /// Waits for the last of them.
     ///
     /// # Errors
     /// The run was cancelled.
-    pub fn finish(self) -> Result<Vec<Read>, SourceError> {
+    pub fn finish(mut self) -> Result<Vec<Read>, SourceError> {
         let panicked = "a thread of the capture panicked: this is a bug";
-        self.thread.join().unwrap_or_else(|_| Err(super::PostgresError::Other(panicked.into()).into()))
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(read)) => read,
+            Some(Err(_)) => Err(super::PostgresError::Other(panicked.into()).into()),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        // Nobody asks for what it read.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

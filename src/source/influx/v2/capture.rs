@@ -1,5 +1,7 @@
 //! Buckets being captured: counted, then one shard after the other, each a part of its own.
 //!
+//! The list of shards is read again once all is counted: one that came between holds points that were counted.
+//!
 //! Shards go while they are captured: those whose retention is over. One that the server does not have any more counts
 //! as gone only when the server's own list agrees, read once more at the end: a 404 may come from anybody on the way.
 
@@ -80,7 +82,8 @@ impl Influx2Capture {
         let server = Server::connect(&address, world)?;
         let until = written(world.now)?;
         let wants_stores = address.bucket.is_none() && address.org.is_none();
-        let found = server.metadata(wants_stores.then_some(world.spool.as_path()))?;
+        let stores = wants_stores.then_some(world.spool.as_path());
+        let found = server.metadata(stores.filter(|_| !address.counts))?;
         let mut warnings = vec![LABEL.to_owned()];
         warnings.extend(server.warnings.iter().cloned());
         if !found.unknown.is_empty() {
@@ -106,9 +109,16 @@ impl Influx2Capture {
             let points = capture.count(&address, &bucket)?;
             capture.buckets.push(Counted { bucket, points, size_bytes: 0, shards: 0 });
         }
+        let mut stored = found.stores;
+        if address.counts {
+            // A shard that came between holds points that were counted: those are captured that there are now.
+            let now = capture.server.metadata(stores)?;
+            capture.settle(now.buckets)?;
+            stored = now.stores;
+        }
         let mut waiting = Vec::new();
         let store = |(name, file)| (format!("{TOP}/metadata/{name}"), Content::Store(file));
-        waiting.extend(found.stores.into_iter().map(store));
+        waiting.extend(stored.into_iter().map(store));
         for (place, counted) in capture.buckets.iter().enumerate() {
             let folder = counted.bucket.folder();
             let description = counted.bucket.described(counted.points.as_ref()).to_string();
@@ -119,6 +129,30 @@ impl Influx2Capture {
         waiting.sort_by(|(a, _), (b, _)| in_key_order(a, b));
         capture.waiting = waiting.into();
         Ok(capture)
+    }
+
+    /// Takes the buckets as they are once all were counted.
+    fn settle(&mut self, mut now: Vec<Bucket>) -> Result<(), SourceError> {
+        for counted in &mut self.buckets {
+            let Some(place) = now.iter().position(|bucket| bucket.id == counted.bucket.id) else {
+                return Err(said(format!(
+                    "bucket {:?} was removed while it was captured",
+                    counted.bucket.name
+                )));
+            };
+            let was = std::mem::replace(&mut counted.bucket, now.swap_remove(place));
+            let is_over = |id: &u64| !counted.bucket.shards.contains_key(id);
+            if counted.points.is_some() && was.shards.keys().any(is_over) {
+                // They were counted, perhaps.
+                counted.points = None;
+                self.warnings.push(format!(
+                    "shards of bucket {:?} were removed by its server while points were counted: its points are not proven by \
+                     their number",
+                    was.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The points of a bucket; `None` when nobody wants to know, or the server does not tell.

@@ -63,6 +63,23 @@ pub struct Influx2Target {
     plans: Vec<Plan>,
 }
 
+/// An error of a bucket that came after others were shown: it names those, before its hint.
+fn after(error: SourceError, placed: &str) -> SourceError {
+    match error {
+        _ if placed.is_empty() => error,
+        SourceError::Cancelled(_) => {
+            tracing::warn!("interrupted between buckets:{placed}");
+            error
+        }
+        error => said(with_placed(&error.to_string(), placed)),
+    }
+}
+
+fn with_placed(text: &str, placed: &str) -> String {
+    let (text, hint) = text.find("\nhint: ").map_or((text, ""), |at| text.split_at(at));
+    format!("{text}{placed}{hint}")
+}
+
 fn beside(name: &str) -> String {
     format!("{name}_lifeboat_new")
 }
@@ -190,7 +207,9 @@ impl Influx2Target {
             })?;
             let Some(missing) = counts::missing(expected, &got) else { return Ok(got) };
             if tried == TRIES {
-                return Err(SourceError::Differs(missing));
+                return Err(SourceError::Differs(format!(
+                    "{missing}\nhint: what was restored is removed again; ?count=off restores without counting"
+                )));
             }
             tried += 1;
             self.world.cancel.check()?;
@@ -390,8 +409,18 @@ impl Target for Influx2Target {
             let points = self.prove(plan, &mut returned)?;
             facts.push(json!({ "org": plan.org, "bucket": plan.name, "points": points }));
         }
+        let mut placed = String::new();
         for place in 0..self.plans.len() {
-            self.place(place, &mut returned)?;
+            let is_exchanged = self.plans[place].old.is_some();
+            self.place(place, &mut returned).map_err(|error| after(error, &placed))?;
+            let name = &self.plans[place].name;
+            placed.push_str(&match is_exchanged {
+                true => format!(
+                    "\nbucket {name:?} is the restored one already; the old one is {:?}",
+                    self.kept(name)
+                ),
+                false => format!("\nbucket {name:?} is restored already"),
+            });
         }
         returned.facts = Map::from_iter([(KEY.to_owned(), json!({ "buckets": facts }))]);
         Ok(returned)

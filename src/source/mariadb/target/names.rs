@@ -38,6 +38,16 @@ impl Names {
         }
     }
 
+    /// One of them, for a message.
+    pub fn first(&self) -> Option<String> {
+        let named = |kind: &str, name: &String| format!("{kind} {name:?}");
+        let routine = |(kind, name): &(String, String)| named(&kind.to_ascii_lowercase(), name);
+        let (view, trigger) = (self.views.first(), self.triggers.first());
+        let view = view.map(|name| named("view", name));
+        let trigger = || trigger.map(|name| named("trigger", name));
+        view.or_else(trigger).or_else(|| self.routines.first().map(routine))
+    }
+
     /// Whether a statement makes one of these; settings go with any.
     pub fn wants(&self, held: &Held) -> bool {
         let Some((kind, name)) = subject(&held.text).filter(|_| held.kind != Kind::Setting) else {
@@ -91,11 +101,12 @@ pub fn names(reach: &Reach, database: &str, cancel: &Cancel) -> Result<Names, So
     Ok(names)
 }
 
-/// Views that read nothing and give nothing: dumps make such of every view first.
+/// Views that read nothing and give nothing: dumps make such of every view first, MariaDB's of NULL, MySQL's of 1.
 pub fn stand_ins(reach: &Reach, database: &str, cancel: &Cancel) -> Result<Vec<String>, SourceError> {
     let sql = format!(
         "SELECT 'v', TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}
-         AND VIEW_DEFINITION LIKE 'select NULL AS %' AND VIEW_DEFINITION NOT LIKE '% from %'",
+         AND (VIEW_DEFINITION LIKE 'select NULL AS %' OR VIEW_DEFINITION LIKE 'select 1 AS %')
+         AND VIEW_DEFINITION NOT LIKE '% from %'",
         literal(database)
     );
     let rows = reach.run("look for stand-ins of views", None, sql.as_bytes(), cancel)?;

@@ -231,6 +231,15 @@ impl Note {
         if missing != Names::default() {
             let script = names::script_of(&self.held, |held| missing.wants(held));
             steps.run("put up what there was", Some(name), &script, &free)?;
+            // A statement may be none that is understood: the note stays until all that it names is there.
+            let still = missing.less(&names(steps.reach, name, &free)?);
+            if let Some(lost) = still.first() {
+                return Err(MariaError::Other(format!(
+                    "{lost} of database {name:?} was taken down by a restore and could not be put up again\nhint: the \
+                     statement that made it is in `{MARK}` of the database beside; make it by hand, then run this again"
+                ))
+                .into());
+            }
         }
         steps.surely("let the events run again", &names::set_events(&there.events, name, true))?;
         if names(steps.reach, kept, &free)? == Names::default() {

@@ -86,11 +86,11 @@ impl PostgresTarget {
         let early: HashSet<u64> = indexes.iter().copied().chain(keys.iter().map(|key| key.entry)).collect();
 
         let tables = facts.tables.iter().filter(|(_, facts)| !left_out.contains(&facts.id)).collect();
-        let work = self.reading(place, tables)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let readers = cores.clamp(1, READERS).min(work.parts());
         let copies: HashMap<u64, &[u8]> =
             entries.iter().map(|entry| (entry.id, entry.copy.as_slice())).collect();
+        let work = self.reading(place, tables, &copies)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let readers = cores.clamp(1, READERS).min(work.parts());
         let encoding = archive.encoding().unwrap_or_else(|| "UTF8".into());
         let this = &*self;
         let (built, keyed, read) = std::thread::scope(|scope| {

@@ -283,17 +283,24 @@ impl PostgresTarget {
         Ok(())
     }
 
-    /// A database that was empty at first is not replaced if somebody filled it meanwhile.
+    /// A database that was empty at first is not replaced if somebody filled it meanwhile, or works in it: sessions
+    /// are ended only for who asked for that.
     fn still_vacant(&self, place: usize) -> Result<(), SourceError> {
         let name = &self.plans[place].name;
         let mut session = self.reach.session(name)?;
-        match Contents::read(session.as_mut())?.is_nothing() {
-            true => Ok(()),
-            false => Err(SourceError::Refused(format!(
+        let contents = Contents::read(session.as_mut())?;
+        if !contents.is_nothing() {
+            return Err(SourceError::Refused(format!(
                 "database {name:?} was empty, and somebody has put something into it meanwhile\nhint: --force keeps it \
                  under another name"
-            ))),
+            )));
         }
+        if contents.sessions > 0 {
+            return Err(SourceError::Refused(format!(
+                "database {name:?} is empty, but somebody has come into it meanwhile\nhint: --force ends their sessions"
+            )));
+        }
+        Ok(())
     }
 
     /// Drops the old database if there is still nothing in it; whether it did.

@@ -88,11 +88,12 @@ impl<'t> Reading<'t> {
 }
 
 impl PostgresTarget {
-    /// Plans the reading of `tables`.
+    /// Plans the reading of `tables`. `copies`: COPY commands by entry.
     pub(super) fn reading<'t>(
         &self,
         place: usize,
         mut tables: Vec<(&'t String, &'t TableFacts)>,
+        copies: &HashMap<u64, &[u8]>,
     ) -> Result<Reading<'t>, SourceError> {
         // The largest first, so that nobody waits for one at the end.
         tables.sort_by_key(|(_, facts)| facts.bytes);
@@ -104,8 +105,16 @@ impl PostgresTarget {
         };
         let mut parts = Vec::new();
         for (table, (name, facts)) in tables.iter().enumerate() {
-            let pages = match session.as_mut().filter(|_| large(facts)) {
-                Some(session) => pages(session.as_mut(), name)?,
+            let is_split = |facts: &TableFacts| {
+                let copy = copies.get(&facts.id).copied().unwrap_or_default();
+                large(facts) && can_be_split(copy)
+            };
+            // How large it is says only how to share the work: one that the server does not tell is read as a whole.
+            let pages = match session.as_mut().filter(|_| is_split(facts)) {
+                Some(session) => match pages(session.as_mut(), name) {
+                    Err(cancelled @ SourceError::Cancelled(_)) => return Err(cancelled),
+                    pages => pages.unwrap_or_default(),
+                },
                 None => Vec::new(),
             };
             if pages.is_empty() {
@@ -215,6 +224,12 @@ fn copy_out(statement: &str, pages: Option<(u64, Option<u64>)>, as_it_is: bool) 
     Some(format!("COPY (SELECT {columns} FROM ONLY {name} WHERE ctid >= '({from},0)'::tid{below}) TO STDOUT"))
 }
 
+/// Whether some pages of its table can be asked for: not where no column is named.
+fn can_be_split(copy: &[u8]) -> bool {
+    // What quotes and parentheses are is the same in all encodings of a server.
+    copy_out(&String::from_utf8_lossy(copy), Some((0, None)), true).is_some()
+}
+
 /// `t (a, b)` into name and columns.
 fn split(text: &str) -> Option<(&str, &str)> {
     let mut quoted = false;
@@ -287,5 +302,7 @@ mod tests {
             "COPY (SELECT \"a(\"\")\", b FROM ONLY s.\"t (x)\" WHERE ctid >= '(0,0)'::tid) TO STDOUT"
         );
         assert_eq!(part("COPY public.t  FROM stdin;", (0, None)), None);
+        assert!(can_be_split(b"COPY public.\"t\xe9(\" (\"\xe9\", b) FROM stdin;\n"));
+        assert!(!can_be_split(b"COPY public.t  FROM stdin;\n") && !can_be_split(b""));
     }
 }

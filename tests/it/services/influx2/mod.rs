@@ -65,6 +65,8 @@ pub struct State {
     pub forgets: bool,
     /// The bucket whose next shard is gone when somebody asks for it.
     vanishing: Option<String>,
+    /// The bucket that gets another shard when its points are asked for.
+    growing: Option<String>,
     stalled: Sender<()>,
 }
 
@@ -99,6 +101,7 @@ impl Influx2 {
             is_dead: false,
             forgets: false,
             vanishing: None,
+            growing: None,
             stalled,
         }));
         let shared = state.clone();
@@ -213,6 +216,10 @@ impl State {
 
     pub fn vanish_when_asked(&mut self, id: &str) {
         self.vanishing = Some(id.into());
+    }
+
+    pub fn grow_when_counted(&mut self, id: &str) {
+        self.growing = Some(id.into());
     }
 
     pub fn drop_oldest_shard(&mut self, id: &str) {
@@ -417,6 +424,9 @@ impl State {
                 vec![("buckets", text(all.map(one).collect()))]
             }
             "query" => {
+                if let Some(id) = self.growing.take() {
+                    self.write(&id, 5000..5001);
+                }
                 assert!(self.orgs.contains_key(&parameter("orgID").unwrap()));
                 vec![("csv", self.count(&asked).into())]
             }

@@ -56,8 +56,27 @@ fn a_restore_that_fails_leaves_what_is_there_as_it_was() {
     // Points that are missing, for as long as one may hope.
     store.influx.with(|state| state.forgets = true);
     let said = machine.run(&["restore", "latest", "--to", &store.address(), "--force"]);
-    says(&said, 20, &["what came back is not what was captured", "has 0 points, and had"]);
+    says(&said, 20, &["what came back is not what was captured", "has 0 points, and had", "?count=off"]);
     assert_eq!((store.content(&store.address()), names(&store)), (before, there));
+}
+
+/// Several are shown one after the other: whoever reads of a failure reads which are new already.
+#[test]
+fn a_failure_between_buckets_names_those_that_were_replaced() {
+    let mut store = Store::new();
+    store.fill();
+    store.influx.with(|state| {
+        let first = state.bucket("first");
+        state.write(&first, 0..3);
+    });
+    let machine = machine();
+    let every = store.influx.address("*");
+    assert_eq!(machine.run(&["backup", &every]).code, 0);
+    store.influx.trouble_after("change", 2, Trouble::Says(500, "internal error", "no rename"));
+    let said = machine.run(&["restore", "latest", "--to", &every, "--force"]);
+    let there = ["no rename", "bucket \"first\" is the restored one already; the old one is \"first_before_"];
+    says(&said, 1, &[&there[..], &["hint: nothing was replaced: \"shop\" is the old bucket"]].concat());
+    assert!(names(&store).iter().any(|name| name.starts_with("first_before_")), "{:?}", names(&store));
 }
 
 /// The server did what it was asked, and nobody heard: nothing that may be the shown bucket is removed.

@@ -127,7 +127,7 @@ fn the_server_is_asked_as_its_protocol_says() {
     assert_eq!((said.stdout + &said.stderr).matches(label).count(), 1);
     let asked = store.influx.asked();
     let exchanges: Vec<&str> = asked.iter().map(|request| request.exchange.as_str()).collect();
-    assert_eq!(exchanges, ["ping", "metadata", "query", "shard", "shard", "shard", "shard"]);
+    assert_eq!(exchanges, ["ping", "metadata", "query", "metadata", "shard", "shard", "shard", "shard"]);
     assert!(!asked[0].headers.contains_key("authorization"), "the first question needs no token");
     let facts = facts(&machine);
     assert!(facts["label"].as_str().unwrap().contains(label), "{facts}");
@@ -280,6 +280,22 @@ fn shards_that_expire_are_no_loss_and_buckets_that_vanish_are() {
     influx.with(|state| state.buckets.remove(&second));
     let said = machine.run(&["backup", &every]);
     says(&said, 1, &["influxdb2/orgs/home/second was there last time and is gone", "job accept"]);
+}
+
+/// What is counted is captured, whenever its shard came.
+#[test]
+fn a_shard_that_comes_while_points_are_counted_is_captured() {
+    let mut store = Store::new();
+    store.fill();
+    let machine = machine();
+    store.influx.with(|state| state.grow_when_counted(&store.id));
+    let said = machine.run(&["backup", &store.address()]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let back = store.vacant();
+    let said = machine.run(&["restore", "latest", "--to", &back]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stdout.contains("5 of 5 shards") && said.stdout.contains("1002 points"), "{}", said.stdout);
+    assert_eq!(store.content(&back), store.content(&store.address()));
 }
 
 #[test]

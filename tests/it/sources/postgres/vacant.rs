@@ -170,6 +170,42 @@ fn a_database_that_is_filled_during_the_restore_stays() {
     assert_eq!(postgres.sql("postgres", &like), target, "nothing is left beside");
 }
 
+/// The database was empty and nobody in it when the restore looked; who came since is not thrown out.
+#[test]
+fn whoever_comes_into_an_empty_database_during_the_restore_stays() {
+    let postgres = shared(15);
+    let (source, target) = (postgres.database(), postgres.database());
+    postgres.sql(&source, "CREATE TABLE t AS SELECT 1 AS one");
+    let machine = Machine::with_repository();
+    back_up(&machine, &postgres.address(&source));
+    // SQL that runs once everything is proven, and waits for somebody.
+    let wait = format!(
+        "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = '{target}' AND query = \
+         'SELECT pg_sleep(600)') LOOP PERFORM pg_sleep(0.05); PERFORM pg_stat_clear_snapshot(); END LOOP; END $$"
+    );
+    let wait = machine.file("wait.sql", wait);
+    let address = postgres.address(&target);
+    let (said, mut sleeper) = std::thread::scope(|scope| {
+        let restore =
+            || machine.run(&["restore", "latest", "--to", &address, "--after-sql", wait.to_str().unwrap()]);
+        let restore = scope.spawn(restore);
+        let beside = format!("SELECT count(*) FROM pg_database WHERE datname = '{target}_lifeboat_new'");
+        while postgres.sql("postgres", &beside) == "0" && !restore.is_finished() {}
+        let mut sleeper = postgres.tool("psql", &target);
+        let sleeper = sleeper.args(["-c", "SELECT pg_sleep(600)"]).spawn().unwrap();
+        (restore.join().unwrap(), sleeper)
+    });
+    let there = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND datname = '{target}'"
+    );
+    let stays = postgres.sql("postgres", &there);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("somebody has come into it meanwhile"), "{}", said.stderr);
+    assert_eq!(stays, "1", "nobody was thrown out");
+}
+
 /// A look drops nothing that an earlier restore left, and still says what it would.
 #[test]
 fn a_look_leaves_what_an_earlier_restore_left() {
