@@ -35,12 +35,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let options = ParityOptions { share: args.share, check: args.check };
     let planned = plan(&store, options, progress.as_ref(), &context.cancel).await?;
     if args.remove && !args.dry_run {
-        let (objects, bytes) = remove(&store, progress.as_ref()).await?;
         drop(display);
+        if planned.parity_bytes > 0 {
+            context.confirm(&format!("remove {} of parity", human(planned.parity_bytes)))?;
+            remove(&store, &planned, progress.as_ref()).await?;
+        }
         if context.json {
-            context.json(&serde_json::json!({ "removed": objects, "removed_bytes": bytes }))?;
+            context.json(&serde_json::json!({ "removed_bytes": planned.parity_bytes }))?;
         } else {
-            context.tell(format_args!("removed {}, {}", plural(objects, "parity object"), human(bytes)))?;
+            context.tell(format_args!("removed {} of parity", human(planned.parity_bytes)))?;
         }
         return Ok(Exit::Ok);
     }

@@ -17,6 +17,7 @@ use crate::format::id::ObjectHash;
 use crate::format::parity::{Share, parse_object_name};
 use crate::pack::pack_name;
 use crate::pack::parity::make;
+use crate::repo::Repository;
 use crate::store::{Listed, Store, StoreError, StoreErrorKind};
 
 /// Packs read and coded at once: each takes about three times its size in memory.
@@ -58,6 +59,9 @@ pub struct ParityPlan {
     pub orphans: u64,
     #[serde(skip)]
     work: Vec<Wanting>,
+    /// All parity there is.
+    #[serde(skip)]
+    names: Vec<String>,
 }
 
 /// What was made.
@@ -110,8 +114,12 @@ pub async fn plan(
 ) -> Result<ParityPlan, EngineError> {
     progress.phase("comparing");
     let parity = store.list(ObjectKind::Parity.folder()).await?;
-    let mut plan =
-        ParityPlan { parity_bytes: parity.iter().map(|one| one.size_bytes).sum(), ..Default::default() };
+    let names = parity.iter().map(|one| one.name.clone()).collect();
+    let mut plan = ParityPlan {
+        names,
+        parity_bytes: parity.iter().map(|one| one.size_bytes).sum(),
+        ..Default::default()
+    };
     let mut bad = HashMap::new();
     if options.check {
         progress.phase("reading parity");
@@ -215,25 +223,29 @@ async fn cover(store: &Arc<dyn Store>, one: &Wanting, share: Share) -> Result<Co
     Ok(Covered::Made(size_bytes))
 }
 
-/// Removes all parity. Returns how many objects, and their bytes.
+/// Removes all parity that the plan found.
 ///
 /// # Errors
 /// Storage that does not answer.
-pub async fn remove(store: &Arc<dyn Store>, progress: &dyn Progress) -> Result<(u64, u64), EngineError> {
-    let listed = store.list(ObjectKind::Parity.folder()).await?;
-    let (count, bytes) = (listed.len() as u64, listed.iter().map(|one| one.size_bytes).sum());
+pub async fn remove(
+    store: &Arc<dyn Store>,
+    plan: &ParityPlan,
+    progress: &dyn Progress,
+) -> Result<(), EngineError> {
     progress.phase("removing parity");
-    progress.add_total(0, count);
-    super::delete_all(store, listed.into_iter().map(|one| one.name).collect(), progress).await?;
-    Ok((count, bytes))
+    progress.add_total(0, plan.names.len() as u64);
+    super::delete_all(store, plan.names.clone(), progress).await
 }
 
 /// Removes parity of packs that are not there any more: after a prune, which knows that nothing needs them.
-pub(super) async fn clear(store: &Arc<dyn Store>) -> Result<(), EngineError> {
+pub(super) async fn clear(repo: &Repository) -> Result<(), EngineError> {
+    let store = &repo.store;
     let mut parity = by_pack(store.list(ObjectKind::Parity.folder()).await?);
     if parity.is_empty() {
         return Ok(());
     }
+    // Until then the pack of parity that was just put may be in no listing.
+    repo.settle().await;
     for kind in [ObjectKind::Data, ObjectKind::Meta] {
         for listed in store.list(kind.folder()).await? {
             if let Some(hash) = listed.name.rsplit('/').next().and_then(ObjectHash::from_hex) {

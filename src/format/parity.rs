@@ -60,6 +60,9 @@ pub fn cut(pack_bytes: u64) -> (u64, u64) {
 pub struct Share(u16);
 
 impl Share {
+    /// As much parity as pack: it comes back from nothing.
+    pub const WHOLE: Self = Self(1000);
+
     /// `5%`, `0.5%`, `100%`; nothing below a thousandth, nothing above the whole.
     pub fn parse(text: &str) -> Option<Self> {
         let (whole, tenth) = match text.strip_suffix('%')?.split_once('.') {

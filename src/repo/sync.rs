@@ -16,6 +16,7 @@ use crate::format::signed::Tombstone;
 use crate::pack::pack_name;
 use crate::seal::block::origin_of;
 use crate::seal::object::{open_directory, open_index};
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Bytes read first of a pack whose directory is wanted: the header and then some.
 const HEADER_PROBE_BYTES: u64 = 256;
@@ -234,8 +235,13 @@ impl Repository {
             let (what, value, limit) = ("pack", listed.size_bytes, PACK_LIMIT_BYTES);
             return Err(damaged(crate::format::FormatError::TooLarge { what, value, limit }.into()));
         }
+        // The listing told its size: what cannot be read to there is no other trouble of the storage.
+        let unread = |error: StoreError| match error.kind {
+            StoreErrorKind::Truncated => damaged(crate::format::FormatError::Truncated("pack").into()),
+            _ => error.into(),
+        };
         let probe = listed.size_bytes.min(HEADER_PROBE_BYTES);
-        let head = self.store.get_range(&name, 0, probe).await?;
+        let head = self.store.get_range(&name, 0, probe).await.map_err(unread)?;
         let (header, length) =
             Header::decode_kind(&head, listed.kind).map_err(|error| damaged(error.into()))?;
         let Ok(domain) = self.access.domain(header.domain) else { return Ok(None) };
@@ -243,7 +249,8 @@ impl Repository {
         if end != Some(listed.size_bytes) || header.directory_offset < length as u64 {
             return Err(damaged(crate::seal::SealError::Damaged));
         }
-        let sealed = self.store.get_range(&name, header.directory_offset, header.directory_length).await?;
+        let (from, length_bytes) = (header.directory_offset, header.directory_length);
+        let sealed = self.store.get_range(&name, from, length_bytes).await.map_err(unread)?;
         let (directory, seal) =
             open_directory(&self.access.repo, domain, &header, sealed.into()).map_err(damaged)?;
         let verifying = self.verifying_key(&directory.author);

@@ -99,7 +99,12 @@ impl LocalStore {
         let done = tokio::task::spawn_blocking(move || work(&shared, &path)).await;
         // The only way to fail here is a panic or shutdown of the runtime while the work was under way.
         let done = done.unwrap_or_else(|e| Err(io::Error::other(e)));
-        done.map_err(|e| StoreError::new(kind_of(&e), operation, name, location, e))
+        // A sector that the disk cannot read any more is a part that is gone: what else is there can be had.
+        let kind = |e: &io::Error| match e.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::IO) if operation == "read" => StoreErrorKind::Truncated,
+            _ => kind_of(e),
+        };
+        done.map_err(|e| StoreError::new(kind(&e), operation, name, location, e))
     }
 
     async fn write(

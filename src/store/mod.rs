@@ -84,7 +84,7 @@ pub enum StoreErrorKind {
     Denied,
     /// No space, or over quota.
     Full,
-    /// Shorter than asked for.
+    /// Shorter than asked for, or with a part that the disk cannot read.
     Truncated,
     /// May work later: connection, timeout, throttling. Retries were already made.
     Temporary,

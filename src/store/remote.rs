@@ -112,8 +112,8 @@ impl RemoteStore {
             }
         };
         let result = moved.await;
-        if result.is_err() {
-            // Best effort; what stays is swept a week later.
+        if result.is_err() && !replaces {
+            // Where another object was to give way, this may be the only one left. Best effort; what stays is swept a week later.
             let _ = self.operator.delete(&path).await;
         }
         result

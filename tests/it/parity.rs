@@ -2,7 +2,18 @@
 //! needed for anything else.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use lifeboat::base::cancel::Cancel;
+use lifeboat::base::progress::{NoProgress, Progress};
+use lifeboat::engine::parity::{self, ParityOptions};
+use lifeboat::engine::repair::{PacksOptions, heal_packs, plan_packs};
+use lifeboat::format::parity::Share;
+use lifeboat::store::memory::MemoryStore;
+use lifeboat::store::{Listed, Store, StoreError, StoreErrorKind};
+
+use crate::damage::build::{back_up, check, create_in, noise, open_in};
 use crate::heal::{Place, change};
 
 fn names(place: &Place, folder: &str) -> Vec<String> {
@@ -117,7 +128,8 @@ fn each_pack_gets_its_parity_as_it_is_written_and_loses_it_with_a_prune() {
     place.ok(&["parity"]);
     assert!(covered(&place), "{:?} {:?}", names(&place, "data"), names(&place, "parity"));
     place.ok(&["verify", "--read-data"]);
-    place.ok(&["parity", "--remove"]);
+    assert_eq!(place.code(&["parity", "--remove"]), 2, "it asks");
+    place.ok(&["parity", "--remove", "--yes"]);
     assert_eq!(names(&place, "parity").len(), 0);
 }
 
@@ -167,5 +179,94 @@ fn whoever_keeps_the_storage_needs_no_password() {
     for bad in ["0%", "101%", "5", "abc"] {
         assert_eq!(place.code(&["parity", "--share", bad]), 2, "{bad}");
         assert_eq!(place.code(&["--option", &format!("parity={bad}"), "snapshots"]), 2, "{bad}");
+    }
+}
+
+/// A disk with a sector of one object that it cannot read, until the object is written anew.
+#[derive(Debug)]
+struct BadSector {
+    inner: MemoryStore,
+    bad: Mutex<Option<(String, u64)>>,
+    /// Everything that was put or replaced, in order.
+    written: Mutex<Vec<String>>,
+}
+
+impl BadSector {
+    fn read(&self, name: &str, from: u64, length: u64) -> Result<(), StoreError> {
+        let bad = self.bad.lock().unwrap();
+        let hit = |(object, at): &(String, u64)| object == name && from < at + 4096 && *at < from + length;
+        if !bad.as_ref().is_some_and(hit) {
+            return Ok(());
+        }
+        let (subject, location) = (name.to_owned(), self.inner.location());
+        let cause = "Input/output error".into();
+        Err(StoreError { kind: StoreErrorKind::Truncated, operation: "read", subject, location, cause })
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for BadSector {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn settle(&self) -> std::time::Duration {
+        self.inner.settle()
+    }
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.written.lock().unwrap().push(name.to_owned());
+        self.inner.put(name, bytes).await
+    }
+    async fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.written.lock().unwrap().push(name.to_owned());
+        *self.bad.lock().unwrap() = None;
+        self.inner.replace(name, bytes).await
+    }
+    async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
+        self.read(name, 0, u64::MAX / 2)?;
+        self.inner.get(name).await
+    }
+    async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+        self.read(name, offset, length)?;
+        self.inner.get_range(name, offset, length).await
+    }
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(folder).await
+    }
+    async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(name).await
+    }
+}
+
+#[tokio::test]
+async fn a_sector_that_cannot_be_read_costs_no_more_than_itself() {
+    let memory = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    create_in(&store).await;
+    let folder = tempfile::tempdir().unwrap();
+    let files = [("a".to_owned(), noise(1, 600_000)), ("b".to_owned(), noise(2, 300_000))].into();
+    back_up(&open_in(&store).await.unwrap(), folder.path(), &files).await;
+    let (options, cancel) =
+        (ParityOptions { share: Share::parse("5%").unwrap(), check: false }, Cancel::new());
+    let plan = parity::plan(&store, options, &NoProgress, &cancel).await.unwrap();
+    parity::apply(&store, &plan, options.share, &NoProgress, &cancel).await.unwrap();
+    let before = memory.snapshot();
+
+    let packs = store.list("data").await.unwrap();
+    let pack = packs.iter().max_by_key(|listed| listed.size_bytes).unwrap();
+    // In a block, in the header, and in the directory.
+    for at in [40_960, 0, pack.size_bytes / 4096 * 4096 - 4096] {
+        let bad = Mutex::new(Some((pack.name.clone(), at)));
+        let disk = Arc::new(BadSector { inner: memory.clone(), bad, written: Mutex::default() });
+        let store: Arc<dyn Store> = disk.clone();
+        let repo = open_in(&store).await.unwrap();
+        let progress: Arc<dyn Progress> = Arc::new(NoProgress);
+        let plan = plan_packs(&repo, None, &PacksOptions::default(), &progress, &cancel).await.unwrap();
+        assert_eq!((plan.healable.len(), plan.healable[0].rebuilt), (1, 1), "at {at}");
+        heal_packs(&repo, &plan, &NoProgress, &cancel).await.unwrap();
+        // What the pack comes back from out of nothing stands first, for services that do not replace in one step.
+        let written = disk.written.lock().unwrap().clone();
+        assert!(written[0].starts_with("parity/") && written[1] == pack.name, "{written:?}");
+        assert_eq!(memory.snapshot(), before, "at {at}: all as it was, and nothing besides");
+        assert!(!check(&memory, true).await.unwrap().is_damaged());
     }
 }

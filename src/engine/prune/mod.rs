@@ -91,7 +91,7 @@ async fn apply_under(
         outcome.condemned = Tally::of(plan.condemn.len() as u64, bytes);
     }
     sweep::sweep(run, &sweeping, &plan.observed.retire, &mut outcome, progress, cancel).await?;
-    super::parity::clear(&repo.store).await?;
+    super::parity::clear(repo).await?;
     clear_marks(repo).await?;
     super::delete_all(&repo.store, plan.observed.stale_objects.clone(), &NoProgress).await?;
     Ok(outcome)
