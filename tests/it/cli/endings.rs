@@ -72,8 +72,8 @@ fn a_full_disk_leaves_no_half_file() {
         &["kit", "export", "kit.txt", "--html", "full/page.html"],
         &["dump", "data@latest", "-o", "full/a"],
         &["key", "add", "--role", "writer", "--new-key-file", "full/key"],
-        &[&drill[..], &["--json-file", "full/e.json"]].concat(),
-        &[&drill[..], &["--json-file", "full/old.json"]].concat(),
+        &[&drill[..], &["--json", "full/e.json"]].concat(),
+        &[&drill[..], &["--json", "full/old.json"]].concat(),
         &[&drill[..], &["--html", "full/e.html"]].concat(),
         &[&drill[..], &["--junit", "full/e.xml"]].concat(),
     ] {
