@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::EngineError;
 use crate::base::cancel::Cancel;
-use crate::base::progress::Progress;
+use crate::base::progress::{NoProgress, Progress};
 use crate::format::header::ObjectKind;
 use crate::format::id::ObjectHash;
 use crate::format::parity::{Share, parse_object_name};
@@ -59,6 +59,9 @@ pub struct ParityPlan {
     pub orphans: u64,
     #[serde(skip)]
     work: Vec<Wanting>,
+    /// Damaged parity of packs that have enough besides.
+    #[serde(skip)]
+    spoilt: Vec<String>,
     /// All parity there is.
     #[serde(skip)]
     names: Vec<String>,
@@ -143,6 +146,8 @@ pub async fn plan(
             let enough = options.share.parity_bytes(listed.size_bytes);
             if there.iter().any(|one| one.size_bytes >= enough && !bad.contains_key(&one.name)) {
                 plan.covered += 1;
+                plan.spoilt
+                    .extend(there.into_iter().map(|one| one.name).filter(|name| bad.contains_key(name)));
                 continue;
             }
             let old = there.into_iter().map(|one| one.name).collect();
@@ -189,6 +194,8 @@ pub async fn apply(
         cancel.check()?;
     }
     outcome.bad_packs.sort();
+    super::delete_all(store, plan.spoilt.clone(), &NoProgress).await?;
+    outcome.replaced += plan.spoilt.len() as u64;
     Ok(outcome)
 }
 
@@ -254,5 +261,5 @@ pub(super) async fn clear(repo: &Repository) -> Result<(), EngineError> {
         }
     }
     let names = parity.into_values().flatten().map(|one| one.name).collect();
-    super::delete_all(store, names, &crate::base::progress::NoProgress).await
+    super::delete_all(store, names, &NoProgress).await
 }

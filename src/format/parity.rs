@@ -1,10 +1,11 @@
 //! Level 1: a parity object, what a damaged pack is made whole from.
 //!
 //! ```text
-//! header ‖ table ‖ H(header ‖ table) [32] ‖ recovery shards
+//! front = header ‖ table ‖ H(header ‖ table) [32]
+//! front ‖ recovery shards ‖ front ‖ u64 length of front
 //! ```
 //!
-//! A pack is cut into shards of equal size, the last filled up with zeros. The table has 16 bytes of hash for every shard
+//! A pack is cut into shards of equal size, the last filled up with zeros. The front stands twice, so that no single sector of it is needed. The table has 16 bytes of hash for every shard
 //! of the pack and every recovery shard, so what is still sound in either is known without the other. It has a hash of
 //! its own: damage among the recovery shards leaves the rest of the object useful. Nothing here is sealed or signed: the
 //! ciphertext is no secret to who can read it, and what is rebuilt must have the pack's name as its hash.
@@ -173,27 +174,45 @@ pub fn encode<'s>(
     object.reserve(table_bytes.len() + 32 + table.recovery.len() * table.shard_bytes as usize);
     object.extend_from_slice(&table_bytes);
     object.extend_from_slice(blake3::hash(&object).as_bytes());
+    let front = object.clone();
     shards.for_each(|shard| object.extend_from_slice(shard));
+    object.extend_from_slice(&front);
+    object.extend_from_slice(&(front.len() as u64).to_le_bytes());
     object
 }
 
 impl<'b> Parity<'b> {
-    /// Reads what is sound of an object: a table that is not as it was written is an error, shards are not judged.
+    /// Reads what is sound of an object: it takes one of the two fronts; shards are not judged.
     ///
     /// # Errors
-    /// As [`Table::decode`], and a table whose hash does not fit.
+    /// Why the first front cannot be read, where the second cannot be either.
     pub fn decode(bytes: &'b [u8]) -> Result<Self, FormatError> {
-        let (header, at) = Header::decode_kind(bytes, ObjectKind::Parity)?;
-        let (table, length) = Table::decode(&bytes[at..])?;
-        let end = at + length;
-        let hash = bytes.get(end..end + 32).ok_or(FormatError::Truncated("parity object"))?;
-        if blake3::hash(&bytes[..end]).as_bytes() != hash {
-            return Err(FormatError::Checksum);
-        }
-        let shards = bytes[end + 32..].chunks_exact(table.shard_bytes as usize).take(table.recovery.len());
-        let shards = shards.collect();
+        let (header, table, end) = match front(bytes) {
+            Ok(front) => front,
+            Err(error) => second_front(bytes).and_then(|bytes| front(bytes).ok()).ok_or(error)?,
+        };
+        let shards = bytes.get(end..).unwrap_or_default().chunks_exact(table.shard_bytes as usize);
+        let shards = shards.take(table.recovery.len()).collect();
         Ok(Self { header, table, shards })
     }
+}
+
+/// Header, table and their length with the hash.
+fn front(bytes: &[u8]) -> Result<(Header, Table, usize), FormatError> {
+    let (header, at) = Header::decode_kind(bytes, ObjectKind::Parity)?;
+    let (table, length) = Table::decode(&bytes[at..])?;
+    let end = at + length;
+    let hash = bytes.get(end..end + 32).ok_or(FormatError::Truncated("parity object"))?;
+    if blake3::hash(&bytes[..end]).as_bytes() != hash {
+        return Err(FormatError::Checksum);
+    }
+    Ok((header, table, end + 32))
+}
+
+fn second_front(bytes: &[u8]) -> Option<&[u8]> {
+    let (rest, length) = bytes.split_last_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    rest.get(rest.len().checked_sub(length)?..)
 }
 
 #[cfg(test)]
@@ -235,10 +254,14 @@ mod tests {
         let read = Parity::decode(&object).unwrap();
         assert_eq!((&read.table, read.header.domain, read.shards.len()), (&table, 7, 2));
         assert_eq!(read.shards[1], &shards[1][..]);
-        let front = object.len() - 2 * 4096;
-        for at in 0..front {
+        let front = (object.len() - 2 * 4096 - 8) / 2;
+        for at in (0..front).chain(front + 2 * 4096..object.len()) {
             let mut touched = object.clone();
             touched[at] ^= 1;
+            assert_eq!(Parity::decode(&touched).unwrap(), read, "byte {at}: the other front is sound");
+            // Both fronts hit: nothing of it is believed.
+            touched[at % front] ^= 2;
+            touched[front + 2 * 4096 + 20] ^= 2;
             assert!(Parity::decode(&touched).is_err(), "byte {at}");
         }
         assert_eq!(Parity::decode(&object[..front + 4095]).unwrap().shards.len(), 0);

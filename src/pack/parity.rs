@@ -269,9 +269,12 @@ mod tests {
         let (hash, whole) = pack(1_000_000);
         let made = make(ObjectKind::Data, hash, &whole, share("5%")).unwrap();
         let mut parity = made.bytes.to_vec();
-        let end = parity.len();
-        parity[end - 1] ^= 1;
-        parity.truncate(end - 1);
+        // Thirteen shards between two fronts and the length: cut off in the last shard, and the first front hit.
+        let front = (parity.len() - 13 * 4096 - 8) / 2;
+        parity[40] ^= 1;
+        assert_eq!(heal(&hash, &whole[..900_000], &parity).unwrap_err(), heal(&hash, &whole[..900_000], &made.bytes).unwrap_err());
+        parity[40] ^= 1;
+        parity.truncate(front + 13 * 4096 - 1);
         let mut damaged = whole.clone();
         (0..12).for_each(|n| damaged[n * 4096] ^= 1);
         assert_eq!(heal(&hash, &damaged, &parity).unwrap().bytes, whole);

@@ -2,6 +2,7 @@
 //! shows that it can be made.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 use super::super::address::Databases;
 use super::super::capture::{self, GLOBALS};
@@ -37,6 +38,7 @@ impl PostgresTarget {
                     is_made: false,
                     is_left: false,
                     read_back: None,
+                    guard: None,
                     left_out: Vec::new(),
                 };
                 self.plans.push(plan);
@@ -280,7 +282,9 @@ impl PostgresTarget {
         }
         self.plans[place].is_made = true;
         let beside = self.plans[place].beside.clone();
-        super::place::mark(session, &beside)
+        super::place::mark(session, &beside)?;
+        self.plans[place].guard = Some(Mutex::new(self.reach.session(&beside)?));
+        Ok(())
     }
 }
 

@@ -103,6 +103,8 @@ struct Plan {
     /// A look leaves what an earlier restore left, so it cannot make its own.
     is_left: bool,
     read_back: Option<read_back::ReadBack>,
+    /// Somebody in it until it takes its name: so another restore sees that this one is under way, whatever it does now.
+    guard: Option<Mutex<Box<dyn Session>>>,
     left_out: Vec<u64>,
 }
 

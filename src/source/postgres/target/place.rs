@@ -237,6 +237,7 @@ impl PostgresTarget {
             self.still_vacant(place)?;
         }
         let mut session = self.maintenance()?;
+        self.plans[place].guard = None;
         let plan = &self.plans[place];
         let (name, beside) = (ident(&plan.name), ident(&plan.beside));
         let properties = &plan.facts.properties;
@@ -346,6 +347,7 @@ impl PostgresTarget {
 
     /// Drops what was made beside and never took its name. Says nothing: it runs when something else failed.
     pub(super) fn clear_away(&mut self) {
+        self.plans.iter_mut().for_each(|plan| plan.guard = None);
         let left: Vec<_> = self.plans.iter().filter(|plan| plan.is_made).map(|plan| &plan.beside).collect();
         if left.is_empty() {
             return;

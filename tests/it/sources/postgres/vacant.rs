@@ -224,3 +224,38 @@ fn a_look_leaves_what_an_earlier_restore_left() {
     assert!(said.stderr.contains("broke off; the next one drops what it left"), "{}", said.stderr);
     assert_eq!(postgres.sql(&beside, "SELECT count(*) FROM half"), "0");
 }
+
+/// A database that waits for its name has nobody at work in it, and is not for that what a broken restore left.
+#[test]
+fn another_restore_leaves_alone_what_this_one_has_ready() {
+    let (from, to) = (shared(15), Postgres::start(15, ""));
+    let names = [from.database(), from.database()];
+    names.iter().for_each(|name| drop(from.sql(name, "CREATE TABLE t AS SELECT generate_series(1, 9) AS n")));
+    let machine = Machine::with_repository();
+    back_up(&machine, &from.address(&names.join(",")));
+    let script = machine.file("after.sql", "SELECT pg_sleep(4)");
+    let all = to.address("*");
+    let restore = ["restore", "latest", "--to", &all, "--after-sql", script.to_str().unwrap()];
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| machine.run(&restore));
+        let asleep =
+            "SELECT string_agg(datname, '') FROM pg_stat_activity WHERE query LIKE '%pg_sleep(4)%' AND
+             state = 'active' AND pid <> pg_backend_pid()";
+        let mut sleeper = String::new();
+        for _ in 0..300 {
+            sleeper = to.sql("postgres", asleep);
+            if !sleeper.is_empty() || first.is_finished() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        let waits = names.iter().find(|name| !sleeper.starts_with(name.as_str())).unwrap();
+        let part = format!("latest:/databases/{waits}.dump");
+        let said = machine.run(&["restore", &part, "--to", &to.address(waits)]);
+        assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains("under way"), "{}", said.stderr);
+        let said = first.join().unwrap();
+        assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    });
+    names.iter().for_each(|name| assert_eq!(to.sql(name, "SELECT count(*) FROM t"), "9"));
+}
