@@ -272,7 +272,10 @@ mod tests {
         // Thirteen shards between two fronts and the length: cut off in the last shard, and the first front hit.
         let front = (parity.len() - 13 * 4096 - 8) / 2;
         parity[40] ^= 1;
-        assert_eq!(heal(&hash, &whole[..900_000], &parity).unwrap_err(), heal(&hash, &whole[..900_000], &made.bytes).unwrap_err());
+        assert_eq!(
+            heal(&hash, &whole[..900_000], &parity).unwrap_err(),
+            heal(&hash, &whole[..900_000], &made.bytes).unwrap_err()
+        );
         parity[40] ^= 1;
         parity.truncate(front + 13 * 4096 - 1);
         let mut damaged = whole.clone();
